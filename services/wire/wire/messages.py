@@ -1,0 +1,233 @@
+"""Everything that a client, the broker and a replica can say to each other.
+
+Rules:
+- A message is a frozen, validated value. What cannot be built cannot be sent.
+- Times are budgets in milliseconds counted from the moment of sending, never points in
+  time: the clocks of two machines do not agree.
+- The bytes of a picture travel beside a message, in a frame of their own (see `codec`).
+- Who may say what to whom are the four unions at the end of the file.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from wire.contract import Contract
+
+RequestId = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+Budget = Annotated[int, msgspec.Meta(ge=1, le=600_000)]
+Millis = Annotated[float, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0)]
+Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+JOB_ID_MAX: Final = 2**63 - 1
+JobId = Annotated[int, msgspec.Meta(ge=0, le=JOB_ID_MAX)]
+
+Encoding = Literal["pixels", "image"]
+"""What the payload is: pixels made for the contract, or an image file as it was uploaded."""
+Priority = Literal["interactive", "bulk"]
+
+
+class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=str.lower):
+    """The base of all messages; on the wire the field ``type`` tells them apart."""
+
+
+class FailureCode(StrEnum):
+    """Why a request got no result, by what its sender can do about it."""
+
+    OVERLOADED = "overloaded"
+    """Too much waits already. Try again after ``retry_after_ms``."""
+    UNAVAILABLE = "unavailable"
+    """No replica of the model was alive until the deadline. Try again later."""
+    DEADLINE = "deadline"
+    """Replicas are alive, but none finished in time. Ask with more time."""
+    STALE_CONTRACT = "stale_contract"
+    """The pixels were made for another version. Ask for the contract and prepare again."""
+    UNKNOWN_MODEL = "unknown_model"
+    """No replica serves a model of that name."""
+    BAD_PAYLOAD = "bad_payload"
+    """The payload is not what the request says it is. Trying again will not help."""
+    POISONED = "poisoned"
+    """Two replicas died of this request. It must not be sent again."""
+    ENGINE = "engine"
+    """The engine failed on this batch; the replica lives."""
+
+
+# --- client -> broker -------------------------------------------------------------------------
+
+
+class Request(Message, frozen=True):
+    """Classify the payload. Answered by exactly one Result or Failure with the same id."""
+
+    id: RequestId
+    model: Name
+    digest: Annotated[str, msgspec.Meta(max_length=64)]
+    """The digest of the contract that pixels were made for; empty for ``encoding=image``."""
+    deadline_ms: Budget
+    top_k: Annotated[int, msgspec.Meta(ge=1, le=100)] = 5
+    encoding: Encoding = "pixels"
+    priority: Priority = "interactive"
+    trace: Annotated[str, msgspec.Meta(max_length=128)] = ""
+    """The sender's own name for this request, for the logs of everyone it passes."""
+
+
+class Inquire(Message, frozen=True):
+    """Do you still have this request? Answered only if not, by Unknown."""
+
+    id: RequestId
+
+
+class Cancel(Message, frozen=True):
+    """Nobody waits for this request any longer. Not answered."""
+
+    id: RequestId
+
+
+class Describe(Message, frozen=True):
+    """What do you serve? Answered by a Catalogue."""
+
+    id: RequestId
+
+
+# --- broker -> client -------------------------------------------------------------------------
+
+
+class Prediction(msgspec.Struct, frozen=True):
+    """One class with its probability."""
+
+    label: str
+    wnid: str
+    """WordNet id of the class, such as n01440764; empty where the labels have none."""
+    class_index: Count
+    probability: Annotated[float, msgspec.Meta(ge=0, le=1)]
+
+
+class Timing(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time of one request went, in milliseconds."""
+
+    queue: Millis = 0.0
+    """In the broker: from the request's arrival until it was handed to the last replica."""
+    decode: Millis = 0.0
+    """In the replica, for ``encoding=image`` only."""
+    batch: Millis = 0.0
+    """In the replica: from arrival until its batch began."""
+    inference: Millis = 0.0
+    """In the engine: the whole batch."""
+
+
+class Result(Message, frozen=True):
+    """The answer to a Request."""
+
+    id: RequestId
+    model: Name
+    version: Name
+    predictions: tuple[Prediction, ...]
+    """Most probable first."""
+    replica: str
+    attempt: Annotated[int, msgspec.Meta(ge=1)]
+    batch_size: Annotated[int, msgspec.Meta(ge=1)]
+    timing: Timing
+
+
+class Failure(Message, frozen=True):
+    """The other answer to a Request."""
+
+    id: RequestId
+    code: FailureCode
+    message: str
+    """One sentence for a person: what happened and what would help."""
+    retry_after_ms: Count | None = None
+
+
+class Unknown(Message, frozen=True):
+    """The answer to Inquire: that request is not here. Send it again."""
+
+    id: RequestId
+
+
+class Served(msgspec.Struct, frozen=True, kw_only=True):
+    """One model that the broker knows, with the replicas now alive."""
+
+    contract: Contract
+    replicas: tuple[str, ...]
+
+
+class Catalogue(Message, frozen=True):
+    """The answer to Describe: every model seen since the broker began, the first one first."""
+
+    id: RequestId
+    models: tuple[Served, ...]
+
+
+# --- replica -> broker ------------------------------------------------------------------------
+
+
+class Ready(Message, frozen=True):
+    """I can work: so many requests at a time, of this contract."""
+
+    replica: Name
+    contract: Contract
+    credit: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    device: Annotated[str, msgspec.Meta(max_length=64)]
+
+
+class Alive(Message, frozen=True):
+    """The answer to Ping, from the replica's I/O thread however busy its engine is."""
+
+    busy_ms: Annotated[float, msgspec.Meta(ge=0)] | None
+    """How long the engine has been at its present batch; None when it is idle."""
+
+
+class Done(Message, frozen=True):
+    """One piece of Work is finished."""
+
+    job: JobId
+    predictions: tuple[Prediction, ...]
+    batch_size: Annotated[int, msgspec.Meta(ge=1)]
+    timing: Timing
+
+
+class Failed(Message, frozen=True):
+    """One piece of Work could not be finished, and the replica lives."""
+
+    job: JobId
+    code: FailureCode
+    message: str
+
+
+class Leave(Message, frozen=True):
+    """I want to go: send me nothing more. Answered by Release when all my work is answered."""
+
+
+# --- broker -> replica ------------------------------------------------------------------------
+
+
+class Work(Message, frozen=True):
+    """Classify the payload and answer with Done or Failed for this job."""
+
+    job: JobId
+    deadline_ms: Budget
+    top_k: Annotated[int, msgspec.Meta(ge=1, le=100)]
+    encoding: Encoding
+    trace: str = ""
+
+
+class Ping(Message, frozen=True):
+    """Are you there? Answered by Alive."""
+
+
+class Introduce(Message, frozen=True):
+    """I do not know you. Say Ready (again)."""
+
+
+class Release(Message, frozen=True):
+    """Nothing of yours is left here: go."""
+
+
+FromClient = Request | Inquire | Cancel | Describe
+ToClient = Result | Failure | Unknown | Catalogue
+FromReplica = Ready | Alive | Done | Failed | Leave
+ToReplica = Work | Ping | Introduce | Release
+
+WITH_PAYLOAD: Final = (Request, Work)
+"""The messages that a payload frame follows; after any other it is garbage."""
