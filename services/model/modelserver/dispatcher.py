@@ -1,0 +1,507 @@
+"""The broker's rules: an event in, a list of actions out. No socket, thread, clock or log.
+
+Laws (DESIGN, section 4), each kept in one place:
+- Every accepted request gets exactly one answer, by its deadline ........ `_answer`, `_expire`
+- No replica holds more than its credit ................................. `_assign`
+- The queue is bounded in requests and bytes; what cannot be in time is refused at once
+  .................................................................... `_admit`
+- Nothing expired or cancelled is dispatched ............................ `_expire`, `_cancel`
+- A dead replica's requests go back to the head of the queue, once; from then on each travels
+  alone, so that a second death convicts the right one ................. `_lose`, `_assign`
+- A late or unknown reply is dropped and counted ........................ `_finish`, `_stranger`
+- A leaving replica gets nothing new and goes when its hands are empty .. `_leave`, `_release`
+
+Times are seconds on the caller's monotonic clock.
+"""
+
+import heapq
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from modelserver.events import (
+    Action,
+    Asked,
+    ClientSaid,
+    ClientUnreachable,
+    Event,
+    Note,
+    ReplicaSaid,
+    ReplicaUnreachable,
+    TellClient,
+    TellReplica,
+    Tick,
+)
+from modelserver.fleet import Model, Replica
+from modelserver.job import Job, Payload
+from modelserver.poison import PoisonList
+from wire import (
+    Alive,
+    Cancel,
+    Catalogue,
+    Contract,
+    Describe,
+    Done,
+    Failed,
+    Failure,
+    FailureCode,
+    FromReplica,
+    Inquire,
+    Introduce,
+    Leave,
+    Ping,
+    Ready,
+    Release,
+    Request,
+    Result,
+    Served,
+    ToClient,
+    Unknown,
+    Work,
+)
+from wire.messages import JOB_ID_MAX
+
+RETRY_UNMEASURED_MS: Final = 1000
+"""What Retry-After says while no drain rate has been measured."""
+
+UNNAMED_MODEL: Final = "default"
+"""What a request for no model in particular asks for while none has been seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What the broker allows. Seconds, bytes and counts as named."""
+
+    queue_requests: int = 1024
+    queue_bytes: int = 256 * 1024 * 1024
+    ping_s: float = 0.25
+    liveness_s: float = 2.0
+    """A replica not heard of for so long is dead: eight pings."""
+    execution_s: float = 10.0
+    """An engine busy with one batch for longer hangs."""
+    poison_s: float = 600.0
+    """How long the pixels of a poisoned request are refused."""
+    poison_digests: int = 1024
+    settle_s: float = 5.0
+    """After the broker's start replicas may still be on their way, so no model is unknown yet."""
+
+
+class Dispatcher:
+    """Decides who does what. Feed it every event; carry out every action, in order."""
+
+    def __init__(self, limits: Limits, *, now: float, first_job: int) -> None:
+        """``first_job``: where job ids begin. Two brokers must not begin at the same number,
+        or a replica's late reply to the one would answer a request of the other."""
+        self.limits = limits
+        self.counts: Counter[str] = Counter()
+        self._models: dict[str, Model] = {}
+        self._replicas: dict[bytes, Replica] = {}
+        self._jobs: dict[tuple[bytes, str], Job] = {}
+        self._deadlines: list[tuple[float, int, bytes, str]] = []
+        """Not the jobs themselves: an answered one must not keep its pixels until then."""
+        self._poison = PoisonList(limits.poison_s, limits.poison_digests)
+        self._queued_requests = 0
+        self._queued_bytes = 0
+        self._next_job = first_job
+        self._started = now
+        self._ticked = now
+        self._next_ping = now
+        self._actions: list[Action] = []
+
+    def handle(self, event: Event, now: float) -> list[Action]:
+        """What has to be done about ``event`` at ``now``, in order."""
+        self._expire(now)
+        match event:
+            case Asked(client, request, payload):
+                self._admit(client, request, payload, now)
+            case ClientSaid(client, Inquire(id=request_id)):
+                self._inquire(client, request_id)
+            case ClientSaid(client, Cancel(id=request_id)):
+                self._cancel(client, request_id)
+            case ClientSaid(client, Describe(id=request_id)):
+                self._describe(client, request_id)
+            case ReplicaSaid(identity, Ready() as ready):
+                self._join(identity, ready, now)
+            case ReplicaSaid(identity, message):
+                self._hear(identity, message, now)
+            case ReplicaUnreachable(identity):
+                if identity in self._replicas:
+                    self._lose(self._replicas[identity], "its connection is gone", now)
+            case ClientUnreachable(client):
+                self._abandon(client)
+            case Tick():
+                self._tick(now)
+        actions, self._actions = self._actions, []
+        return actions
+
+    def seconds_to_next(self, now: float) -> float:
+        """How long the caller may wait for an event before it has to send a Tick."""
+        due = self._next_ping
+        if self._deadlines:
+            due = min(due, self._deadlines[0][0])
+        return max(0.0, due - now)
+
+    @property
+    def default_model(self) -> str:
+        """The model for whoever names none: the first that was seen."""
+        served = (m.name for m in self._models.values() if m.contract is not None)
+        return next(served, UNNAMED_MODEL)
+
+    @property
+    def queued(self) -> int:
+        """Requests that wait for a replica."""
+        return self._queued_requests
+
+    # --- clients ------------------------------------------------------------------------------
+
+    def _admit(self, client: bytes, request: Request, payload: Payload, now: float) -> None:
+        if (client, request.id) in self._jobs:
+            self.counts["repeated"] += 1
+            return
+        nbytes = payload.buffer.nbytes
+        refusal = self._refusal(request, payload, nbytes, now)
+        if refusal is not None:
+            self.counts[f"refused_{refusal.code}"] += 1
+            self._tell(client, refusal)
+            return
+        job = Job(
+            id=self._next_job,
+            client=client,
+            request=request,
+            payload=payload,
+            nbytes=nbytes,
+            arrived=now,
+            deadline=now + request.deadline_ms / 1000,
+        )
+        self._next_job = (self._next_job + 1) % JOB_ID_MAX
+        self.counts["accepted"] += 1
+        self._jobs[client, request.id] = job
+        heapq.heappush(self._deadlines, (job.deadline, job.id, client, request.id))
+        model = self._models.setdefault(request.model, Model(request.model))
+        self._enqueue(model, job)
+        self._assign(model, now)
+
+    def _refusal(
+        self, request: Request, payload: Payload, nbytes: int, now: float
+    ) -> Failure | None:
+        """Why a request is not accepted; None if it is."""
+        model = self._models.get(request.model)
+        if model is None or model.contract is None:
+            known = [m.name for m in self._models.values() if m.contract is not None]
+            if known and now >= self._started + self.limits.settle_s:
+                return _failure(
+                    request,
+                    FailureCode.UNKNOWN_MODEL,
+                    f"No model is called {request.model!r}; there is {', '.join(known)}.",
+                )
+        else:
+            mismatch = _mismatch(request, nbytes, model.contract)
+            if mismatch is not None:
+                return mismatch
+        if self._poison.holds(payload, now):
+            return _poisoned(request)
+        if (
+            self._queued_requests >= self.limits.queue_requests
+            or self._queued_bytes + nbytes > self.limits.queue_bytes
+        ):
+            return self._overloaded(request, model, "The queue is full.")
+        if model is not None and model.staff:
+            wait = model.rate.seconds_for(len(model.queue))
+            if wait is not None and wait * 1000 > request.deadline_ms:
+                text = f"{len(model.queue)} requests are ahead, about {wait:.1f} s of work."
+                return self._overloaded(request, model, text)
+        return None
+
+    def _overloaded(self, request: Request, model: Model | None, reason: str) -> Failure:
+        wait = model.rate.seconds_for(len(model.queue)) if model else None
+        retry_ms = RETRY_UNMEASURED_MS if wait is None else math.ceil(wait * 1000)
+        return _failure(
+            request,
+            FailureCode.OVERLOADED,
+            f"{reason} Try again in {retry_ms / 1000:.1f} s.",
+            retry_after_ms=retry_ms,
+        )
+
+    def _inquire(self, client: bytes, request_id: str) -> None:
+        if (client, request_id) not in self._jobs:
+            self._tell(client, Unknown(id=request_id))
+
+    def _cancel(self, client: bytes, request_id: str) -> None:
+        job = self._jobs.get((client, request_id))
+        if job is not None:
+            self.counts["cancelled"] += 1
+            self._settle(job)
+
+    def _abandon(self, client: bytes) -> None:
+        """Nobody is left to answer. A client that comes back inquires, and sends again."""
+        orphans = [job for job in self._jobs.values() if job.client == client]
+        for job in orphans:
+            self._settle(job)
+        self.counts["abandoned"] += 1 + len(orphans)
+
+    def _describe(self, client: bytes, request_id: str) -> None:
+        models = tuple(
+            Served(contract=m.contract, replicas=tuple(replica.name for replica in m.staff))
+            for m in self._models.values()
+            if m.contract is not None
+        )
+        self._tell(client, Catalogue(id=request_id, models=models))
+
+    # --- replicas -----------------------------------------------------------------------------
+
+    def _join(self, identity: bytes, ready: Ready, now: float) -> None:
+        contract = ready.contract
+        model = self._models.setdefault(contract.model, Model(contract.model))
+        known = self._replicas.get(identity)
+        if known is not None and known.contract == contract:
+            known.credit, known.heard = ready.credit, now
+        else:
+            if known is not None:
+                self._lose(known, f"it serves {contract.model} {contract.version} now", now)
+            replica = Replica(identity, ready.replica, contract, ready.credit, now)
+            self._replicas[identity] = model.replicas[identity] = replica
+            self.counts["joined"] += 1
+            self._note(
+                f"replica {ready.replica} joined: {contract.model} version {contract.version} "
+                f"on {ready.device}, credit {ready.credit}; {len(model.staff)} now"
+            )
+        if model.contract != contract:
+            model.contract = contract
+            for job in model.queue.jobs():
+                mismatch = _mismatch(job.request, job.nbytes, contract)
+                if mismatch is not None:
+                    self._answer(job, mismatch)
+        self._assign(model, now)
+
+    def _hear(self, identity: bytes, message: FromReplica, now: float) -> None:
+        replica = self._replicas.get(identity)
+        if replica is None:
+            self._stranger(identity, message)
+            return
+        replica.heard = now
+        match message:
+            case Alive(busy_ms=busy_ms):
+                if busy_ms is not None and busy_ms > self.limits.execution_s * 1000:
+                    self._lose(replica, f"its engine hangs since {busy_ms / 1000:.1f} s", now)
+            case Done() | Failed():
+                self._finish(replica, message, now)
+            case Leave():
+                self._leave(replica, now)
+
+    def _stranger(self, identity: bytes, message: FromReplica) -> None:
+        """A replica that this broker does not know: we, or it, have been away."""
+        if isinstance(message, Done | Failed):
+            self.counts["late"] += 1
+        reply = Release() if isinstance(message, Leave) else Introduce()
+        self._actions.append(TellReplica(identity, reply))
+
+    def _finish(self, replica: Replica, message: Done | Failed, now: float) -> None:
+        job = replica.held.pop(message.job, None)
+        if job is None:
+            self.counts["late"] += 1
+            return
+        model = self._models[replica.contract.model]
+        model.rate.observe(now, 1, bool(model.queue))
+        if job.answered:
+            self.counts["late"] += 1
+        elif isinstance(message, Failed):
+            self._answer(job, _failure(job.request, message.code, message.message))
+        else:
+            queue_ms = (job.dispatched - job.arrived) * 1000
+            self._answer(
+                job,
+                Result(
+                    id=job.request.id,
+                    model=model.name,
+                    version=replica.contract.version,
+                    predictions=message.predictions,
+                    replica=replica.name,
+                    attempt=job.deaths + 1,
+                    batch_size=message.batch_size,
+                    timing=msgspec.structs.replace(message.timing, queue=queue_ms),
+                ),
+            )
+        if replica.leaving:
+            self._release(replica)
+        self._assign(model, now)
+
+    def _leave(self, replica: Replica, now: float) -> None:
+        replica.leaving = True
+        model = self._models[replica.contract.model]
+        self._note(f"replica {replica.name} is leaving; {len(model.staff)} stay")
+        self._release(replica)
+        self._assign(model, now)
+
+    def _release(self, replica: Replica) -> None:
+        if not replica.held:
+            self._forget(replica)
+            self._actions.append(TellReplica(replica.identity, Release()))
+
+    def _lose(self, replica: Replica, reason: str, now: float) -> None:
+        model = self._models[replica.contract.model]
+        self._forget(replica)
+        self.counts["lost"] += 1
+        orphans = [job for job in replica.held.values() if not job.answered]
+        self._note(
+            f"replica {replica.name} is lost: {reason}; it held {len(orphans)} requests, "
+            f"{len(model.staff)} replicas stay",
+            alarming=True,
+        )
+        for job in orphans:
+            job.deaths += 1
+            if job.deaths < 2:
+                job.replica = None
+                self.counts["redispatched"] += 1
+                self._enqueue(model, job)
+                continue
+            self.counts["poisoned"] += 1
+            self._note(
+                f"request {job.request.id} (trace {job.request.trace!r}) is poisoned: "
+                "two replicas died of it",
+                alarming=True,
+            )
+            self._poison.add(job.payload, now)
+            self._answer(job, _poisoned(job.request))
+        if not model.staff:
+            model.rate.pause()
+        self._assign(model, now)
+
+    def _forget(self, replica: Replica) -> None:
+        del self._replicas[replica.identity]
+        del self._models[replica.contract.model].replicas[replica.identity]
+
+    # --- jobs ---------------------------------------------------------------------------------
+
+    def _enqueue(self, model: Model, job: Job) -> None:
+        model.queue.put(job)
+        self._queued_requests += 1
+        self._queued_bytes += job.nbytes
+
+    def _dequeued(self, job: Job) -> None:
+        self._queued_requests -= 1
+        self._queued_bytes -= job.nbytes
+
+    def _assign(self, model: Model, now: float) -> None:
+        """Hand out what credit allows: suspects one to an idle replica, then the rest, always
+        to the replica that holds least, and of those to the one that waited longest."""
+        if not model.queue:
+            return
+        staff = model.staff
+        if model.queue.returned:
+            for replica in staff:
+                if not model.queue.returned:
+                    break
+                if not replica.held:
+                    self._hand(model.queue.take_suspect(), replica, now)
+            if model.queue.returned and not any(replica.isolating for replica in staff):
+                # Nobody is idle, so the one nearest to it is kept free of new work until it is.
+                nearest = min(staff, key=lambda r: len(r.held), default=None)
+                staff = [replica for replica in staff if replica is not nearest]
+        ranking = [(len(r.held), r.used, n, r) for n, r in enumerate(staff) if r.free]
+        heapq.heapify(ranking)
+        while ranking and (model.queue.interactive or model.queue.bulk):
+            _, _, n, replica = ranking[0]
+            self._hand(model.queue.take(), replica, now)
+            if replica.free:
+                heapq.heapreplace(ranking, (len(replica.held), replica.used, n, replica))
+            else:
+                heapq.heappop(ranking)
+
+    def _hand(self, job: Job, replica: Replica, now: float) -> None:
+        self._dequeued(job)
+        job.replica = replica.identity
+        job.dispatched = replica.used = now
+        replica.held[job.id] = job
+        self.counts["dispatched"] += 1
+        work = Work(
+            job=job.id,
+            deadline_ms=max(1, math.ceil((job.deadline - now) * 1000)),
+            top_k=job.request.top_k,
+            encoding=job.request.encoding,
+            trace=job.request.trace,
+        )
+        self._actions.append(TellReplica(replica.identity, work, job.payload))
+
+    def _expire(self, now: float) -> None:
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, job_id, client, request_id = heapq.heappop(self._deadlines)
+            job = self._jobs.get((client, request_id))
+            if job is None or job.id != job_id:
+                continue
+            self.counts["expired"] += 1
+            if self._models[job.request.model].staff:
+                text = f"No replica finished within {job.request.deadline_ms} ms."
+                self._answer(job, _failure(job.request, FailureCode.DEADLINE, text))
+            else:
+                text = f"No replica of {job.request.model} is alive."
+                code, retry_ms = FailureCode.UNAVAILABLE, RETRY_UNMEASURED_MS
+                self._answer(job, _failure(job.request, code, text, retry_after_ms=retry_ms))
+
+    def _answer(self, job: Job, message: Result | Failure) -> None:
+        self.counts["answered"] += 1
+        self._settle(job)
+        self._tell(job.client, message)
+
+    def _settle(self, job: Job) -> None:
+        """Nothing more will be said about this job; it leaves the queue if it is there."""
+        job.answered = True
+        del self._jobs[job.client, job.request.id]
+        model = self._models[job.request.model]
+        if job.replica is None:
+            model.queue.remove(job)
+            self._dequeued(job)
+        if model.contract is None and not model.queue:
+            del self._models[model.name]
+
+    # --- time ---------------------------------------------------------------------------------
+
+    def _tick(self, now: float) -> None:
+        if now - self._ticked > self.limits.liveness_s / 2:
+            # It was this broker that was away (stopped, or starved): nobody could be heard.
+            for replica in self._replicas.values():
+                replica.heard = now
+        self._ticked = now
+        if now < self._next_ping:
+            return
+        self._next_ping = now + self.limits.ping_s
+        for replica in list(self._replicas.values()):
+            silence = now - replica.heard
+            if silence > self.limits.liveness_s:
+                self._lose(replica, f"not heard of for {silence:.1f} s", now)
+            else:
+                self._actions.append(TellReplica(replica.identity, Ping()))
+
+    # --- words --------------------------------------------------------------------------------
+
+    def _tell(self, client: bytes, message: ToClient) -> None:
+        self._actions.append(TellClient(client, message))
+
+    def _note(self, text: str, *, alarming: bool = False) -> None:
+        self._actions.append(Note(text, alarming))
+
+
+def _failure(
+    request: Request, code: FailureCode, message: str, retry_after_ms: int | None = None
+) -> Failure:
+    return Failure(id=request.id, code=code, message=message, retry_after_ms=retry_after_ms)
+
+
+def _poisoned(request: Request) -> Failure:
+    text = "Two replicas died while they worked on this picture, so it is not tried again."
+    return _failure(request, FailureCode.POISONED, text)
+
+
+def _mismatch(request: Request, nbytes: int, contract: Contract) -> Failure | None:
+    """What is wrong with a request's pixels for ``contract``; None if they fit it."""
+    if request.encoding == "image":
+        return None
+    if request.digest != contract.digest:
+        text = f"The pixels were made for another version than {contract.version}."
+        return _failure(request, FailureCode.STALE_CONTRACT, text)
+    if nbytes != contract.nbytes:
+        text = f"{nbytes} bytes of pixels; the contract asks for {contract.nbytes}."
+        return _failure(request, FailureCode.BAD_PAYLOAD, text)
+    return None

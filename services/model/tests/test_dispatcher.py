@@ -1,0 +1,484 @@
+"""The broker's laws, on a fake clock: events in, actions out."""
+
+from dataclasses import dataclass
+
+import pytest
+
+import wire
+from modelserver.dispatcher import RETRY_UNMEASURED_MS, Dispatcher, Limits
+from modelserver.events import (
+    Action,
+    Asked,
+    ClientSaid,
+    ClientUnreachable,
+    Event,
+    ReplicaSaid,
+    ReplicaUnreachable,
+    TellClient,
+    TellReplica,
+    Tick,
+)
+from wire import FailureCode
+
+CONTRACT = wire.Contract(
+    model="m",
+    version="1",
+    digest="0123456789abcdef",
+    width=2,
+    height=2,
+    crop=1.0,
+    filter="bicubic",
+    classes=2,
+)
+TIMING = wire.Timing(inference=3.0)
+
+
+@dataclass(frozen=True)
+class Pixels:
+    content: bytes = bytes(CONTRACT.nbytes)
+
+    @property
+    def buffer(self) -> memoryview:
+        return memoryview(self.content)
+
+
+class Bench:
+    """A Dispatcher, its clock, and words for what happens to it."""
+
+    def __init__(self, **limits: float) -> None:
+        self.now = 100.0
+        self.dispatcher = Dispatcher(Limits(settle_s=0.0, **limits), now=self.now, first_job=1)
+
+    def feed(self, event: Event) -> list[Action]:
+        return self.dispatcher.handle(event, self.now)
+
+    def ask(
+        self,
+        request_id: str = "r",
+        *,
+        client: bytes = b"c",
+        deadline_ms: int = 1000,
+        pixels: Pixels | None = None,
+        **fields: object,
+    ) -> list[Action]:
+        given = {"model": "m", "digest": CONTRACT.digest, **fields}
+        request = wire.Request(id=request_id, deadline_ms=deadline_ms, **given)
+        return self.feed(Asked(client, request, pixels or Pixels()))
+
+    def ready(
+        self, replica: bytes = b"R1", *, credit: int = 4, contract: wire.Contract = CONTRACT
+    ) -> list[Action]:
+        name = replica.decode()
+        message = wire.Ready(replica=name, contract=contract, credit=credit, device="cpu")
+        return self.feed(ReplicaSaid(replica, message))
+
+    def done(self, job: int, replica: bytes = b"R1") -> list[Action]:
+        predictions = (wire.Prediction("a", "n1", 0, 1.0),)
+        message = wire.Done(job=job, predictions=predictions, batch_size=1, timing=TIMING)
+        return self.feed(ReplicaSaid(replica, message))
+
+    def leave(self, replica: bytes = b"R1") -> list[Action]:
+        return self.feed(ReplicaSaid(replica, wire.Leave()))
+
+    def kill(self, replica: bytes = b"R1") -> list[Action]:
+        return self.feed(ReplicaUnreachable(replica))
+
+    def wait(self, seconds: float) -> list[Action]:
+        """Let time pass as a broker does: with a Tick whenever one is due."""
+        actions: list[Action] = []
+        end = self.now + seconds
+        while (step := self.dispatcher.seconds_to_next(self.now)) <= end - self.now:
+            self.now += step
+            actions += self.feed(Tick())
+        self.now = end
+        return actions
+
+
+def works(actions: list[Action]) -> list[tuple[bytes, int]]:
+    """Who was handed which job."""
+    return [
+        (a.replica, a.message.job)
+        for a in actions
+        if isinstance(a, TellReplica) and isinstance(a.message, wire.Work)
+    ]
+
+
+def answers(actions: list[Action]) -> list[wire.Message]:
+    return [a.message for a in actions if isinstance(a, TellClient)]
+
+
+def codes(actions: list[Action]) -> list[FailureCode]:
+    return [m.code for m in answers(actions) if isinstance(m, wire.Failure)]
+
+
+def test_a_request_goes_to_a_replica_and_its_answer_back() -> None:
+    bench = Bench()
+    bench.ready()
+    [(replica, job)] = works(bench.ask("r7"))
+    assert replica == b"R1"
+    bench.now += 0.5
+    [action] = [a for a in bench.done(job) if isinstance(a, TellClient)]
+    assert action.client == b"c"
+    result = action.message
+    assert isinstance(result, wire.Result)
+    assert (result.id, result.version, result.replica, result.attempt) == ("r7", "1", "R1", 1)
+    assert result.timing.inference == 3.0
+    assert answers(bench.wait(5)) == []
+
+
+def test_a_request_waits_for_the_first_replica() -> None:
+    bench = Bench()
+    assert bench.ask() == []
+    bench.now += 0.2
+    [(_, job)] = works(bench.ready())
+    [result] = answers(bench.done(job))
+    assert isinstance(result, wire.Result)
+    assert result.timing.queue == pytest.approx(200)
+
+
+def test_credit_is_never_exceeded_and_the_queue_is_first_come_first_served() -> None:
+    bench = Bench()
+    bench.ready(credit=2)
+    handed = [work for n in range(5) for work in works(bench.ask(f"r{n}"))]
+    assert handed == [(b"R1", 1), (b"R1", 2)]
+    assert works(bench.done(2)) == [(b"R1", 3)]
+    assert works(bench.done(1)) == [(b"R1", 4)]
+    assert works(bench.done(4)) == [(b"R1", 5)]
+    assert works(bench.done(3)) == []
+
+
+def test_work_spreads_over_replicas_that_are_equally_free() -> None:
+    bench = Bench()
+    for replica in (b"R1", b"R2", b"R3"):
+        bench.ready(replica)
+    served = []
+    for n in range(6):
+        bench.now += 0.01
+        [(replica, job)] = works(bench.ask(f"r{n}"))
+        served.append(replica)
+        bench.done(job, replica)
+    assert sorted(served) == [b"R1", b"R1", b"R2", b"R2", b"R3", b"R3"]
+
+
+def test_bulk_gives_way_but_does_not_starve() -> None:
+    bench = Bench()
+    bench.ask("b", priority="bulk")
+    for n in range(6):
+        bench.ask(f"i{n}")
+    order = works(bench.ready(credit=7))
+    assert order.index((b"R1", 1)) == 3
+
+
+def test_the_deadline_answers_a_request_that_nobody_served() -> None:
+    bench = Bench()
+    bench.ask(deadline_ms=300)
+    assert answers(bench.wait(0.29)) == []
+    [failure] = answers(bench.wait(0.02))
+    assert isinstance(failure, wire.Failure)
+    assert (failure.code, failure.retry_after_ms) == (FailureCode.UNAVAILABLE, RETRY_UNMEASURED_MS)
+    assert works(bench.ready()) == []
+
+
+def test_the_deadline_answers_a_request_that_a_replica_holds_and_its_credit_stays_taken() -> None:
+    bench = Bench(liveness_s=60)
+    bench.ready(credit=1)
+    bench.ask("slow", deadline_ms=300)
+    assert codes(bench.wait(0.4)) == [FailureCode.DEADLINE]
+    assert works(bench.ask("next")) == []
+    late = bench.done(1)
+    assert answers(late) == []
+    assert works(late) == [(b"R1", 2)]
+    assert bench.dispatcher.counts["late"] == 1
+
+
+def test_a_cancelled_request_is_neither_dispatched_nor_answered() -> None:
+    bench = Bench()
+    bench.ask()
+    assert bench.feed(ClientSaid(b"c", wire.Cancel(id="r"))) == []
+    assert works(bench.ready()) == []
+    assert answers(bench.wait(2)) == []
+    assert bench.dispatcher.queued == 0
+
+
+def test_a_client_cancels_only_its_own_request() -> None:
+    bench = Bench()
+    bench.ask(client=b"c")
+    bench.feed(ClientSaid(b"other", wire.Cancel(id="r")))
+    assert works(bench.ready()) == [(b"R1", 1)]
+
+
+def test_what_a_vanished_client_asked_for_is_not_done() -> None:
+    bench = Bench()
+    bench.ask("r1", client=b"gone")
+    bench.ask("r2", client=b"here")
+    bench.feed(ClientUnreachable(b"gone"))
+    assert works(bench.ready()) == [(b"R1", 2)]
+
+
+def test_the_same_request_sent_again_is_not_done_twice() -> None:
+    bench = Bench()
+    bench.ready()
+    assert works(bench.ask()) == [(b"R1", 1)]
+    assert bench.ask() == []
+    assert works(bench.ask(client=b"other")) == [(b"R1", 2)]
+
+
+def test_an_inquiry_is_answered_only_for_what_is_not_here() -> None:
+    bench = Bench()
+    bench.ready()
+    bench.ask()
+    inquire = ClientSaid(b"c", wire.Inquire(id="r"))
+    assert bench.feed(inquire) == []
+    bench.done(1)
+    assert answers(bench.feed(inquire)) == [wire.Unknown(id="r")]
+
+
+def test_the_queue_is_bounded_in_requests() -> None:
+    bench = Bench(queue_requests=2)
+    bench.ask("r1")
+    bench.ask("r2")
+    assert codes(bench.ask("r3")) == [FailureCode.OVERLOADED]
+    assert len(works(bench.ready())) == 2
+
+
+def test_the_queue_is_bounded_in_bytes() -> None:
+    bench = Bench(queue_bytes=2 * CONTRACT.nbytes)
+    bench.ask("r1")
+    bench.ask("r2")
+    assert codes(bench.ask("r3")) == [FailureCode.OVERLOADED]
+    bench.feed(ClientSaid(b"c", wire.Cancel(id="r1")))
+    assert codes(bench.ask("r3")) == []
+
+
+def saturate(bench: Bench, *, per_second: float, seconds: float) -> None:
+    """A replica works through a backlog at a steady rate; the backlog stays."""
+    bench.ready(credit=1)
+    bench.ask("first", deadline_ms=600_000)
+    job = 1
+    for n in range(int(per_second * seconds)):
+        bench.ask(f"s{n}", deadline_ms=600_000)
+        bench.now += 1 / per_second
+        bench.done(job)
+        job += 1
+
+
+def test_what_cannot_be_in_time_is_refused_at_once_with_the_measured_wait() -> None:
+    bench = Bench(liveness_s=600)
+    saturate(bench, per_second=10, seconds=3)
+    for n in range(20):
+        assert codes(bench.ask(f"q{n}", deadline_ms=600_000)) == []
+    [failure] = answers(bench.ask("hasty", deadline_ms=500))
+    assert isinstance(failure, wire.Failure)
+    assert failure.code == FailureCode.OVERLOADED
+    assert failure.retry_after_ms == pytest.approx(2000, rel=0.2)
+    assert codes(bench.ask("patient", deadline_ms=5000)) == []
+
+
+def test_pixels_for_another_contract_are_stale_and_of_another_size_bad() -> None:
+    bench = Bench()
+    bench.ready()
+    assert codes(bench.ask("r1", digest="fedcba9876543210")) == [FailureCode.STALE_CONTRACT]
+    assert codes(bench.ask("r2", pixels=Pixels(b"xyz"))) == [FailureCode.BAD_PAYLOAD]
+    assert works(bench.ask("r3", encoding="image", digest="", pixels=Pixels(b"xyz")))
+
+
+def test_a_new_contract_makes_what_waits_for_the_old_one_stale() -> None:
+    bench = Bench()
+    bench.ask()
+    newer = wire.Contract(**{**wire_fields(CONTRACT), "digest": "fedcba9876543210"})
+    assert codes(bench.ready(contract=newer)) == [FailureCode.STALE_CONTRACT]
+
+
+def wire_fields(contract: wire.Contract) -> dict[str, object]:
+    return {name: getattr(contract, name) for name in contract.__struct_fields__}
+
+
+def test_an_unknown_model_is_refused_by_name() -> None:
+    bench = Bench()
+    bench.ready()
+    [failure] = answers(bench.ask(model="cats"))
+    assert isinstance(failure, wire.Failure)
+    assert failure.code == FailureCode.UNKNOWN_MODEL
+    assert "m" in failure.message
+
+
+def test_the_catalogue_lists_models_with_their_living_replicas() -> None:
+    bench = Bench()
+    bench.ready(b"R1")
+    bench.ready(b"R2")
+    bench.kill(b"R1")
+    [catalogue] = answers(bench.feed(ClientSaid(b"c", wire.Describe(id="d"))))
+    assert catalogue == wire.Catalogue(
+        id="d", models=(wire.Served(contract=CONTRACT, replicas=("R2",)),)
+    )
+
+
+# --- death ------------------------------------------------------------------------------------
+
+
+def test_a_dead_replicas_requests_go_to_another_before_everything_else() -> None:
+    bench = Bench()
+    bench.ready(b"R1", credit=2)
+    for n in range(4):
+        bench.ask(f"r{n}")
+    bench.kill(b"R1")
+    assert works(bench.ready(b"R2", credit=1)) == [(b"R2", 1)]
+    assert works(bench.done(1, b"R2")) == [(b"R2", 2)]
+    [result, *_] = answers(bench.done(2, b"R2"))
+    assert isinstance(result, wire.Result)
+    assert result.attempt == 2
+
+
+def test_a_suspect_travels_alone() -> None:
+    bench = Bench()
+    bench.ready(b"R1", credit=2)
+    for n in range(4):
+        bench.ask(f"r{n}")
+    bench.kill(b"R1")
+    assert works(bench.ready(b"R2", credit=4)) == [(b"R2", 1)]
+    assert works(bench.done(1, b"R2")) == [(b"R2", 2)]
+    assert works(bench.done(2, b"R2")) == [(b"R2", 3), (b"R2", 4)]
+
+
+def test_under_load_one_replica_is_kept_free_for_a_suspect() -> None:
+    bench = Bench()
+    for replica in (b"R1", b"R2", b"R3"):
+        bench.ready(replica, credit=1)
+    for n in range(8):
+        bench.ask(f"r{n}")  # jobs 1 2 3 on R1 R2 R3
+    bench.kill(b"R1")
+    assert works(bench.done(2, b"R2")) == [(b"R2", 1)]
+    assert works(bench.done(3, b"R3")) == [(b"R3", 4)]
+
+
+def test_a_request_whose_second_replica_dies_is_poisoned_and_its_pixels_refused() -> None:
+    bench = Bench(poison_s=60)
+    poison = Pixels(b"poison poison".ljust(CONTRACT.nbytes)[: CONTRACT.nbytes])
+    for replica in (b"R1", b"R2", b"R3"):
+        bench.ready(replica)
+    [(first, _)] = works(bench.ask("bad", pixels=poison, deadline_ms=60_000))
+    [(second, _)] = works(bench.kill(first))
+    died = bench.kill(second)
+    assert codes(died) == [FailureCode.POISONED]
+    assert works(died) == []
+    assert codes(bench.ask("again", pixels=poison)) == [FailureCode.POISONED]
+    assert works(bench.ask("other"))
+    bench.wait(61)
+    assert codes(bench.ask("later", pixels=poison)) == []
+
+
+def test_one_death_does_not_poison_those_who_were_in_the_same_batch() -> None:
+    bench = Bench()
+    bench.ready(b"R1")
+    for n in range(4):
+        bench.ask(f"r{n}", pixels=Pixels(bytes([n]) * CONTRACT.nbytes))
+    bench.kill(b"R1")
+    bench.ready(b"R2")  # takes job 1 alone
+    assert codes(bench.kill(b"R2")) == [FailureCode.POISONED]
+    [(_, job)] = works(bench.ready(b"R3"))
+    assert job == 2
+
+
+def test_a_silent_replica_is_pinged_and_then_lost() -> None:
+    bench = Bench(liveness_s=2)
+    bench.ready()
+    bench.ask(deadline_ms=60_000)
+    assert TellReplica(b"R1", wire.Ping()) in bench.wait(0.5)
+    bench.wait(3)
+    assert bench.dispatcher.counts["lost"] == 1
+    assert works(bench.ready(b"R2")) == [(b"R2", 1)]
+
+
+def test_a_replica_that_answers_pings_lives_however_long_its_batch() -> None:
+    bench = Bench(liveness_s=2, execution_s=10)
+    bench.ready()
+    bench.ask(deadline_ms=60_000)
+    for n in range(9):
+        bench.wait(1)
+        bench.feed(ReplicaSaid(b"R1", wire.Alive(busy_ms=n * 1000)))
+    assert bench.dispatcher.counts["lost"] == 0
+    bench.feed(ReplicaSaid(b"R1", wire.Alive(busy_ms=10_001)))
+    assert bench.dispatcher.counts["lost"] == 1
+
+
+def test_when_the_broker_itself_was_away_nobody_is_lost() -> None:
+    bench = Bench(liveness_s=2)
+    bench.ready()
+    bench.wait(1)
+    bench.feed(ReplicaSaid(b"R1", wire.Alive(busy_ms=None)))
+    bench.now += 30
+    bench.feed(Tick())
+    assert bench.dispatcher.counts["lost"] == 0
+
+
+def test_a_stranger_is_asked_who_it_is() -> None:
+    bench = Bench()
+    asked = [TellReplica(b"R9", wire.Introduce())]
+    assert bench.feed(ReplicaSaid(b"R9", wire.Alive(busy_ms=None))) == asked
+    assert bench.done(5, b"R9") == asked
+    assert bench.dispatcher.counts["late"] == 1
+    assert bench.leave(b"R9") == [TellReplica(b"R9", wire.Release())]
+
+
+def test_an_answer_from_a_replica_that_does_not_hold_the_job_is_dropped() -> None:
+    bench = Bench()
+    bench.ready(b"R1")
+    bench.ready(b"R2")
+    [(holder, job)] = works(bench.ask())
+    other = b"R2" if holder == b"R1" else b"R1"
+    assert answers(bench.done(job, other)) == []
+    assert len(answers(bench.done(job, holder))) == 1
+    assert answers(bench.done(job, holder)) == []
+
+
+# --- leaving ----------------------------------------------------------------------------------
+
+
+def test_a_leaving_replica_answers_what_it_holds_and_gets_nothing_new() -> None:
+    bench = Bench()
+    bench.ready(b"R1")
+    bench.ask("r1")
+    assert TellReplica(b"R1", wire.Release()) not in bench.leave()
+    assert works(bench.ask("r2")) == []
+    last = bench.done(1)
+    assert [m.id for m in answers(last) if isinstance(m, wire.Result)] == ["r1"]
+    assert TellReplica(b"R1", wire.Release()) in last
+    assert works(bench.ready(b"R2")) == [(b"R2", 2)]
+
+
+def test_a_leaving_replica_with_empty_hands_goes_at_once() -> None:
+    bench = Bench()
+    bench.ready()
+    assert TellReplica(b"R1", wire.Release()) in bench.leave()
+
+
+def test_a_replica_that_dies_while_leaving_gives_its_work_back() -> None:
+    bench = Bench()
+    bench.ready(b"R1")
+    bench.ask()
+    bench.leave()
+    bench.kill(b"R1")
+    assert works(bench.ready(b"R2")) == [(b"R2", 1)]
+
+
+def test_an_engine_failure_answers_the_request_and_frees_the_credit() -> None:
+    bench = Bench()
+    bench.ready(credit=1)
+    bench.ask("r1")
+    bench.ask("r2")
+    failed = wire.Failed(job=1, code=FailureCode.ENGINE, message="NaN.")
+    actions = bench.feed(ReplicaSaid(b"R1", failed))
+    assert codes(actions) == [FailureCode.ENGINE]
+    assert works(actions) == [(b"R1", 2)]
+
+
+def test_an_answered_request_leaves_nothing_behind() -> None:
+    bench = Bench()
+    bench.ready()
+    for n in range(100):
+        [(_, job)] = works(bench.ask(f"r{n}", deadline_ms=100))
+        bench.done(job)
+    bench.wait(1)
+    assert bench.dispatcher.queued == 0
+    assert bench.dispatcher._jobs == {}
+    assert bench.dispatcher._deadlines == []
