@@ -1,0 +1,213 @@
+"""The broker's process: two ROUTER sockets, and between them the Dispatcher that decides.
+
+Clients connect to the frontend, replicas to the backend. One thread owns both sockets, nothing
+in its loop waits for a peer, and nothing that a peer sends raises out of it.
+"""
+
+import contextlib
+import logging
+import math
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final
+
+import zmq
+
+from modelserver.config import BrokerConfig
+from modelserver.dispatcher import Dispatcher, Limits
+from modelserver.events import (
+    Asked,
+    ClientSaid,
+    ClientUnreachable,
+    Event,
+    Note,
+    ReplicaSaid,
+    ReplicaUnreachable,
+    TellClient,
+    TellReplica,
+    Tick,
+)
+from modelserver.tutorial import TutorialDesk
+from wire import (
+    MAX_PAYLOAD_BYTES,
+    Failure,
+    Message,
+    Request,
+    Result,
+    WireError,
+    encode,
+    from_client,
+    from_replica,
+)
+
+log = logging.getLogger("Broker")
+
+BURST: Final = 64
+"""Messages read from one socket before the other has its turn."""
+JOB_ID_START_BITS: Final = 62
+"""Job ids begin at a random number, so that two brokers' ids do not meet."""
+FRONTEND_HWM: Final = 1000
+BACKEND_HWM: Final = 1000
+"""Messages queued towards one replica. Credit, a few dozen at most, keeps this from filling."""
+MAX_FRAME_BYTES: Final = MAX_PAYLOAD_BYTES * 4 // 3 + 4096
+"""The tutorial's client puts a payload into base64."""
+
+
+class Broker:
+    """Serves clients and replicas until it is told to stop."""
+
+    def __init__(self, config: BrokerConfig) -> None:
+        self._config = config
+        self._dispatcher = Dispatcher(
+            Limits(
+                queue_requests=config.max_queue_requests,
+                queue_bytes=config.max_queue_bytes,
+                liveness_s=config.liveness_ms / 1000,
+                execution_s=config.execution_ms / 1000,
+                poison_s=config.poison_ms / 1000,
+            ),
+            now=time.monotonic(),
+            first_job=secrets.randbits(JOB_ID_START_BITS),
+        )
+        self._tutorial = TutorialDesk()
+        self._events: deque[Event] = deque()
+        self._stopping = False
+        self.counts = self._dispatcher.counts
+        """How often what happened. Garbage never gets as far as the Dispatcher, so it is added."""
+
+    def stop(self) -> None:
+        """End `run` within a quarter of a second. Safe in a signal handler."""
+        self._stopping = True
+
+    def run(self, listening: Callable[[str, str], None] | None = None) -> None:
+        """Serve until `stop`. ``listening`` is told both endpoints once they are bound.
+
+        Raises:
+            zmq.ZMQError: An endpoint cannot be bound.
+        """
+        with self._sockets() as (frontend, backend):
+            endpoints = (_endpoint(frontend), _endpoint(backend))
+            log.info("listening: clients at %s, replicas at %s", *endpoints)
+            if listening is not None:
+                listening(*endpoints)
+            poller = zmq.Poller()
+            poller.register(backend, zmq.POLLIN)
+            poller.register(frontend, zmq.POLLIN)
+            while not self._stopping:
+                wait = self._dispatcher.seconds_to_next(time.monotonic())
+                readable = dict(poller.poll(math.ceil(wait * 1000)))
+                if backend in readable:
+                    self._read(backend, self._replica_frames)
+                if frontend in readable:
+                    self._read(frontend, self._client_frames)
+                if self._dispatcher.seconds_to_next(time.monotonic()) <= 0:
+                    self._events.append(Tick())
+                self._carry_out(frontend, backend)
+        log.info("stopped: %s", dict(self.counts))
+
+    @contextlib.contextmanager
+    def _sockets(self) -> Iterator[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]]:
+        context = zmq.Context()
+        try:
+            with context.socket(zmq.ROUTER) as frontend, context.socket(zmq.ROUTER) as backend:
+                for socket, hwm in ((frontend, FRONTEND_HWM), (backend, BACKEND_HWM)):
+                    socket.router_mandatory = True
+                    # A peer that comes back before its old connection is missed takes over.
+                    socket.router_handover = True
+                    socket.sndhwm = socket.rcvhwm = hwm
+                    socket.maxmsgsize = MAX_FRAME_BYTES
+                    socket.linger = 250
+                    socket.heartbeat_ivl = 1000
+                    socket.heartbeat_timeout = 3000
+                frontend.bind(self._config.frontend)
+                backend.bind(self._config.backend)
+                yield frontend, backend
+        finally:
+            context.term()
+
+    # --- in -----------------------------------------------------------------------------------
+
+    def _read(
+        self, socket: zmq.Socket[bytes], understand: Callable[[bytes, list[zmq.Frame]], Event]
+    ) -> None:
+        for _ in range(BURST):
+            try:
+                identity, *frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
+            except zmq.Again:
+                return
+            try:
+                self._events.append(understand(identity.bytes, frames))
+            except WireError as error:
+                self.counts["garbage"] += 1
+                log.debug("garbage from %r: %s", identity.bytes, error)
+                if self._tutorial.speaks(_buffers(frames)):
+                    refusal = self._tutorial.refusal(_buffers(frames), str(error))
+                    _send(socket, [identity.bytes, *refusal])
+
+    def _replica_frames(self, identity: bytes, frames: list[zmq.Frame]) -> Event:
+        return ReplicaSaid(identity, from_replica.decode(_buffers(frames)))
+
+    def _client_frames(self, identity: bytes, frames: list[zmq.Frame]) -> Event:
+        buffers = _buffers(frames)
+        if self._tutorial.speaks(buffers):
+            return self._tutorial_frames(identity, buffers)
+        message = from_client.decode(buffers)
+        if isinstance(message, Request):
+            return Asked(identity, message, frames[1])
+        return ClientSaid(identity, message)
+
+    def _tutorial_frames(self, identity: bytes, buffers: list[memoryview]) -> Event:
+        model = self._dispatcher.default_model
+        request, image = self._tutorial.request(identity, buffers, model)
+        return Asked(identity, request, zmq.Frame(image))
+
+    # --- out ----------------------------------------------------------------------------------
+
+    def _carry_out(self, frontend: zmq.Socket[bytes], backend: zmq.Socket[bytes]) -> None:
+        while self._events:
+            for action in self._dispatcher.handle(self._events.popleft(), time.monotonic()):
+                match action:
+                    case TellClient(client, message):
+                        if not _send(frontend, [client, *self._client_words(client, message)]):
+                            self._events.append(ClientUnreachable(client))
+                    case TellReplica(replica, message, payload):
+                        frames: list[bytes | memoryview] = [replica, encode(message)]
+                        if payload is not None:
+                            frames.append(payload.buffer)
+                        if not _send(backend, frames):
+                            self._events.append(ReplicaUnreachable(replica))
+                    case Note(text, alarming):
+                        log.log(logging.WARNING if alarming else logging.INFO, "%s", text)
+
+    def _client_words(self, client: bytes, message: Message) -> list[bytes]:
+        if isinstance(message, Result | Failure):
+            words = self._tutorial.answer(client, message)
+            if words is not None:
+                return words
+        return [encode(message)]
+
+
+def _buffers(frames: list[zmq.Frame]) -> list[memoryview]:
+    return [frame.buffer for frame in frames]
+
+
+def _send(socket: zmq.Socket[bytes], frames: Sequence[bytes | memoryview]) -> bool:
+    """Hand a message to a peer's connection; False if it has none, or no room."""
+    try:
+        socket.send_multipart(frames, zmq.DONTWAIT, copy=False)
+    except zmq.Again:
+        return False
+    except zmq.ZMQError as error:
+        if error.errno == zmq.EHOSTUNREACH:
+            return False
+        raise
+    return True
+
+
+def _endpoint(socket: zmq.Socket[bytes]) -> str:
+    """Where it is really bound, also when the port was left to the system."""
+    bound = socket.getsockopt(zmq.LAST_ENDPOINT)
+    assert isinstance(bound, bytes)
+    return bound.rstrip(b"\0").decode()

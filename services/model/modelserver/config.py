@@ -1,0 +1,81 @@
+"""What an operator can set, read once from the environment at the entry point.
+
+Rules:
+- ``BROKER_*`` sets the broker, ``MODEL_*`` a replica. A variable of that prefix that is not
+  listed here, or has a value that does not fit, stops the start with one sentence.
+- Units stand in the names. An endpoint is ZeroMQ's: ``tcp://host:port``.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Self
+
+import msgspec
+
+Endpoint = Annotated[str, msgspec.Meta(pattern=r"^tcp://.+:[0-9*]+$")]
+Positive = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ConfigError(ValueError):
+    """A setting is unknown or does not fit."""
+
+
+class _Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    @classmethod
+    def _read(cls, prefix: str, env: Mapping[str, str]) -> Self:
+        fields = {prefix + field.name.upper(): field for field in msgspec.structs.fields(cls)}
+        settings = {}
+        for variable in sorted(name for name in env if name.startswith(prefix)):
+            if variable not in fields:
+                raise ConfigError(f"{variable} is no setting; there are {', '.join(fields)}.")
+            field, text = fields[variable], env[variable]
+            try:
+                settings[field.name] = msgspec.convert(text, field.type, strict=False)
+            except msgspec.ValidationError as error:
+                raise ConfigError(f"{variable} cannot be {text!r}: {error}.") from None
+        return cls(**settings)
+
+
+class BrokerConfig(_Config, frozen=True):
+    """Where the broker listens and what it holds."""
+
+    frontend: Endpoint = "tcp://127.0.0.1:5576"
+    """Clients connect here."""
+    backend: Endpoint = "tcp://127.0.0.1:5577"
+    """Replicas connect here."""
+    max_queue_requests: Positive = 1024
+    max_queue_bytes: Positive = 256 * 1024 * 1024
+    liveness_ms: Annotated[int, msgspec.Meta(ge=500)] = 2000
+    """A replica not heard of for so long is dead."""
+    execution_ms: Positive = 10_000
+    """An engine that works on one batch for longer hangs."""
+    poison_ms: Positive = 600_000
+    """How long a picture that two replicas died of is refused."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """The settings in ``env``. Raises ConfigError."""
+        return cls._read("BROKER_", env)
+
+
+class ReplicaConfig(_Config, frozen=True):
+    """What a replica serves, with what, and for whom."""
+
+    broker: Endpoint = "tcp://127.0.0.1:5577"
+    """The broker's backend, by the one name that stays when the broker is replaced."""
+    bundle: str = "efficientnet-lite0"
+    """The name of an embedded bundle, or the path of a bundle's folder."""
+    engine: str = "litert"
+    """``litert``, or ``simulated:BASE_MS+PER_PICTURE_MS`` to classify nothing at that speed."""
+    threads: Positive = msgspec.field(default_factory=lambda: len(os.sched_getaffinity(0)))
+    """Threads of the engine."""
+    max_batch: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
+    execution_ms: Positive = 10_000
+    """A replica whose engine works on one batch for longer ends itself, to be started anew."""
+    drain_ms: Positive = 15_000
+    """How long a stopping replica waits for its last answers to be fetched."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """The settings in ``env``. Raises ConfigError."""
+        return cls._read("MODEL_", env)

@@ -1,0 +1,30 @@
+"""A setting that is unknown or does not fit stops the start with one sentence."""
+
+import pytest
+
+from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig
+
+
+def test_without_any_setting_everything_has_a_default() -> None:
+    assert BrokerConfig.from_env({"PATH": "/bin"}).frontend == "tcp://127.0.0.1:5576"
+    assert ReplicaConfig.from_env({"BROKER_FRONTEND": "x"}).bundle == "efficientnet-lite0"
+
+
+def test_settings_are_read_with_their_types() -> None:
+    config = ReplicaConfig.from_env({"MODEL_BROKER": "tcp://broker:5577", "MODEL_MAX_BATCH": "4"})
+    assert (config.broker, config.max_batch) == ("tcp://broker:5577", 4)
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"BROKER_FRONTND": "tcp://*:1"}, "BROKER_FRONTND is no setting; there are BROKER_FRO"),
+        ({"BROKER_FRONTEND": "localhost"}, "BROKER_FRONTEND cannot be 'localhost'"),
+        ({"BROKER_MAX_QUEUE_REQUESTS": "many"}, "BROKER_MAX_QUEUE_REQUESTS cannot be 'many'"),
+        ({"BROKER_MAX_QUEUE_REQUESTS": "0"}, "BROKER_MAX_QUEUE_REQUESTS cannot be '0'"),
+    ],
+)
+def test_a_bad_setting_is_named(env: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        BrokerConfig.from_env(env)
+    assert "\n" not in str(caught.value)
