@@ -8,7 +8,7 @@ Rules:
 
 import os
 from collections.abc import Mapping
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self
 
 import msgspec
 
@@ -65,8 +65,8 @@ class ReplicaConfig(_Config, frozen=True):
     """The broker's backend, by the one name that stays when the broker is replaced."""
     bundle: str = "efficientnet-lite0"
     """The name of an embedded bundle, or the path of a bundle's folder."""
-    engine: str = "litert"
-    """``litert``, or ``simulated:BASE_MS+PER_PICTURE_MS`` to classify nothing at that speed."""
+    engine: Literal["litert", "simulated"] = "litert"
+    """``simulated`` classifies nothing, at a declared speed: for scale tests and development."""
     threads: Positive = msgspec.field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """Threads of the engine."""
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
@@ -74,6 +74,10 @@ class ReplicaConfig(_Config, frozen=True):
     """A replica whose engine works on one batch for longer ends itself, to be started anew."""
     drain_ms: Positive = 15_000
     """How long a stopping replica waits for its last answers to be fetched."""
+    simulated_base_ms: Annotated[float, msgspec.Meta(ge=0)] = 8.0
+    """What a batch costs the simulated engine; the default is a small accelerator's."""
+    simulated_image_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.15
+    """What each picture in the batch costs on top."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:

@@ -1,0 +1,124 @@
+"""The command line: ``python -m modelserver broker | replica | serve | health``."""
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig
+from modelserver.supervisor import CONFIG_STATUS
+
+
+def main() -> int:
+    """Run the program that the command line names. Returns its exit status."""
+    parser = argparse.ArgumentParser(prog="modelserver", description=__doc__)
+    programs = parser.add_subparsers(dest="program", required=True)
+    programs.add_parser("broker", help="carry requests between web and replicas (BROKER_*)")
+    programs.add_parser("replica", help="classify what the broker hands out (MODEL_*)")
+    serve = programs.add_parser("serve", help="broker, replicas and web on this machine")
+    serve.add_argument("--replicas", type=_positive, default=1, metavar="N")
+    serve.add_argument("--host", default="127.0.0.1")
+    serve.add_argument("--port", type=_positive, default=8000)
+    serve.add_argument("--model", default="efficientnet-lite0", help="a bundle's name or folder")
+    health = programs.add_parser("health", help="exit status 0 if it serves")
+    health.add_argument("part", choices=["broker", "replica"])
+    health.add_argument("--frontend", default="tcp://127.0.0.1:5576")
+    arguments = parser.parse_args()
+
+    logging.basicConfig(
+        level=os.environ.get("LOG_LEVEL", "INFO"),
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        match arguments.program:
+            case "broker":
+                return _broker()
+            case "replica":
+                return _replica()
+            case "health":
+                return _health(arguments.part, arguments.frontend)
+            case _:
+                return _serve(arguments)
+    except ConfigError as error:
+        print(f"sightline: {error}", file=sys.stderr)
+        return CONFIG_STATUS
+
+
+def _broker() -> int:
+    import zmq
+
+    from modelserver.broker import Broker
+
+    config = BrokerConfig.from_env(os.environ)
+    broker = Broker(config)
+    _on_stop(broker.stop)
+    try:
+        broker.run()
+    except zmq.ZMQError as error:
+        raise ConfigError(
+            f"The broker cannot listen at {config.frontend} and {config.backend}: {error}."
+        ) from None
+    return 0
+
+
+def _replica() -> int:
+    # Until the replica can leave in order it has nothing to lose by ending at once.
+    _on_stop(lambda: os._exit(0))
+    config = ReplicaConfig.from_env(os.environ)
+    from modelserver.bundle import BundleError, find_bundle, load_bundle
+    from modelserver.engines import EngineError, LatencyCurve, load_engine
+    from modelserver.replica import Replica
+
+    try:
+        bundle = load_bundle(find_bundle(config.bundle))
+        engine = load_engine(
+            config.engine,
+            bundle,
+            threads=config.threads,
+            max_batch=config.max_batch,
+            latency=LatencyCurve(config.simulated_base_ms, config.simulated_image_ms),
+        )
+    except (BundleError, EngineError) as error:
+        raise ConfigError(str(error)) from None
+    replica = Replica(config, bundle, engine)
+    _on_stop(replica.stop)
+    replica.run()
+    return 0
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    from modelserver.serve import supervisor
+
+    service = supervisor(
+        os.environ,
+        replicas=arguments.replicas,
+        host=arguments.host,
+        port=arguments.port,
+        bundle=arguments.model,
+    )
+    _on_stop(service.stop)
+    return service.run()
+
+
+def _health(part: str, frontend: str) -> int:
+    from modelserver.health import broker_serves, replica_serves
+
+    return 0 if (broker_serves if part == "broker" else replica_serves)(frontend) else 1
+
+
+def _on_stop(stop: Callable[[], object]) -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop())
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be 1 or more")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,102 @@
+"""The whole service on one machine: a broker, some replicas and the web tier, supervised.
+
+What a container platform does for many machines the Supervisor does here. The three tiers are
+the same programs with the same settings; only their addresses are chosen for them.
+"""
+
+import http.client
+import os
+import socket
+import sys
+from collections.abc import Mapping
+
+from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig
+from modelserver.supervisor import Program, Supervisor
+
+WEB_GRACE_S = 20.0
+REPLICA_GRACE_S = 20.0
+BROKER_GRACE_S = 5.0
+
+
+def supervisor(
+    env: Mapping[str, str], *, replicas: int, host: str, port: int, bundle: str
+) -> Supervisor:
+    """A supervisor for one broker, ``replicas`` replicas of ``bundle``, and web on ``port``.
+
+    Everything that ``env`` sets for a tier holds; what it leaves open is chosen here.
+
+    Raises:
+        ConfigError: A setting does not fit, or a port is taken.
+    """
+    broker = BrokerConfig.from_env(env)
+    cores = len(os.sched_getaffinity(0))
+    replica_env = {
+        "MODEL_BROKER": broker.backend,
+        "MODEL_BUNDLE": bundle,
+        "MODEL_THREADS": str(max(1, cores // replicas)),
+        **env,
+    }
+    ReplicaConfig.from_env(replica_env)
+    for address, name in (
+        ((host, port), "PORT"),
+        (_address(broker.frontend), "BROKER_FRONTEND"),
+        (_address(broker.backend), "BROKER_BACKEND"),
+    ):
+        _check_free(*address, name)
+    python = sys.executable
+    programs = [
+        Program(
+            name="broker",
+            argv=[python, "-m", "modelserver", "broker"],
+            env=env,
+            grace_s=BROKER_GRACE_S,
+        ),
+        *(
+            Program(
+                name=f"replica {number}",
+                argv=[python, "-m", "modelserver", "replica"],
+                env=replica_env,
+                grace_s=REPLICA_GRACE_S,
+            )
+            for number in range(1, replicas + 1)
+        ),
+        Program(
+            name="web",
+            argv=[python, "-m", "gunicorn", "-c", "python:webapp.gunicorn_conf"],
+            env={"WEB_BROKER": broker.frontend, **env, "WEB_HOST": host, "WEB_PORT": str(port)},
+            grace_s=WEB_GRACE_S,
+        ),
+    ]
+    url = f"http://{host}:{port}"
+    return Supervisor(
+        programs,
+        ready=lambda: _is_ready(host, port),
+        announce=lambda: print(f"Sightline serves {url}  (Ctrl-C stops it)", flush=True),
+    )
+
+
+def _address(endpoint: str) -> tuple[str, int]:
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    return host, int(port)
+
+
+def _check_free(host: str, port: int, name: str) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise ConfigError(
+                f"{host}:{port} cannot be used ({error.strerror}); set {name} to another."
+            ) from None
+
+
+def _is_ready(host: str, port: int) -> bool:
+    connection = http.client.HTTPConnection(host, port, timeout=1)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
