@@ -1,0 +1,96 @@
+"""What every answer has in common, asserted over every route there is."""
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+EVERYWHERE = [
+    ("GET", "/", 200),
+    ("POST", "/uploader", 400),
+    ("GET", "/uploader", 405),
+    ("GET", "/static/style.css", 200),
+    ("GET", "/static/nix.css", 404),
+    ("GET", "/nix", 404),
+    ("GET", "//nix", 308),
+    ("POST", "/api/v1/classify", 400),
+    ("GET", "/api/v1/classify", 405),
+    ("GET", "/api/nix", 404),
+    ("GET", "/healthz", 200),
+    ("POST", "/healthz", 405),
+    ("GET", "/readyz", 200),
+]
+
+
+def test_the_list_covers_every_route(app: Flask) -> None:
+    listed = {path for _, path, _ in EVERYWHERE}
+    for rule in app.url_map.iter_rules():
+        assert rule.rule.replace("<path:filename>", "style.css") in listed
+
+
+@pytest.mark.parametrize(("method", "path", "status"), EVERYWHERE)
+def test_every_answer_has_its_headers(
+    http: FlaskClient, method: str, path: str, status: int
+) -> None:
+    response = http.open(path, method=method, headers={"X-Request-Id": "a.B_c-1"}, buffered=True)
+    assert response.status_code == status
+    assert response.headers["X-Request-Id"] == "a.B_c-1"
+    assert "total;dur=" in response.headers["Server-Timing"]
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    assert response.headers["Content-Security-Policy"].split("; ") == [
+        "default-src 'none'",
+        "style-src 'self'",
+        "img-src 'self' data:",
+        "form-action 'self'",
+        "base-uri 'none'",
+        "frame-ancestors 'none'",
+    ]
+    if (path, status) != ("/static/style.css", 200):
+        assert response.headers["Cache-Control"] == "no-store"
+    if status >= 400:
+        assert_one_shape(response, for_program=path.startswith(("/api/", "/healthz")))
+
+
+def assert_one_shape(response: TestResponse, *, for_program: bool) -> None:
+    if for_program:
+        assert response.mimetype == "application/problem+json"
+        problem = response.get_json()
+        assert list(problem) == ["type", "title", "status", "detail", "remedy", "instance"]
+        assert problem["status"] == response.status_code
+        assert problem["instance"] == response.headers["X-Request-Id"]
+        assert all(problem.values())
+    else:
+        assert response.mimetype == "text/html"
+        page = response.get_data(as_text=True)
+        assert response.headers["X-Request-Id"] in page
+        assert f"Status {response.status_code}" in page
+    if response.status_code == 405:
+        assert "POST" in response.headers["Allow"] or "GET" in response.headers["Allow"]
+
+
+@pytest.mark.parametrize("given", ["", "a b", "a\tb", "x" * 65, "ä", "<script>"])
+def test_an_id_that_could_do_harm_is_replaced(http: FlaskClient, given: str) -> None:
+    response = http.get("/healthz", headers={"X-Request-Id": given})
+    assert len(response.headers["X-Request-Id"]) == 32
+
+
+def test_a_result_says_where_its_time_went(http: FlaskClient, photo: bytes) -> None:
+    timing = http.post("/api/v1/classify", data=photo).headers["Server-Timing"]
+    names = [part.split(";")[0] for part in timing.split(", ")]
+    assert names == ["decode", "queue", "batch", "inference", "total"]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/classify", "/readyz", "/"])
+def test_an_unforeseen_error_shows_nothing_of_itself(
+    app: Flask, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise RuntimeError("a secret")
+
+    app.before_request(fail)
+    response = app.test_client().get(path)
+    assert response.status_code == 500
+    assert "secret" not in response.get_data(as_text=True)
+    assert "a secret" in caplog.text
+    assert_one_shape(response, for_program=path != "/")

@@ -1,0 +1,190 @@
+"""The web tier as a real gunicorn process."""
+
+import http.client
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+
+import pytest
+
+from webapp.testing import FakeModel
+
+Until = Callable[[Callable[[], object]], None]
+
+GUNICORN = [sys.executable, "-m", "gunicorn", "-c", "python:webapp.gunicorn_conf"]
+TOO_LONG = 30 * 1024 * 1024
+STOP_S = 15
+CONFIG_STATUS = 78
+
+
+class Server:
+    """A gunicorn in a process group of its own, on a port that was free a moment ago."""
+
+    def __init__(self, broker: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            self.port = free.getsockname()[1]
+        self.env = os.environ | {
+            "WEB_PORT": str(self.port),
+            "WEB_BROKER": broker,
+            "WEB_DECODERS": "1",
+            "HOME": "/nonexistent",
+        }
+        self.process = subprocess.Popen(
+            GUNICORN, env=self.env, stderr=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def request(
+        self, method: str, path: str, body: object = None, **headers: str
+    ) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=20)
+        try:
+            connection.request(method, path, body, headers)  # type: ignore[arg-type]
+            response = connection.getresponse()
+            return response.status, response.read()
+        finally:
+            connection.close()
+
+    def is_up(self) -> bool:
+        assert self.process.poll() is None, self.process.communicate()[1]
+        with suppress(OSError):
+            return self.request("GET", "/healthz")[0] == 200
+        return False
+
+    def is_gone(self) -> bool:
+        """Whether not even a child of it is left."""
+        try:
+            os.killpg(self.process.pid, 0)
+        except ProcessLookupError:
+            return True
+        return False
+
+
+@contextmanager
+def serving(broker: str, until: Until) -> Iterator[Server]:
+    server = Server(broker)
+    try:
+        until(server.is_up)
+        yield server
+    finally:
+        server.process.terminate()
+        server.process.communicate(timeout=STOP_S)
+
+
+@pytest.fixture(scope="module")
+def broker() -> Iterator[FakeModel]:
+    with FakeModel() as fake:
+        yield fake
+
+
+@pytest.fixture
+def server(fake: FakeModel, until: Until) -> Iterator[Server]:
+    with serving(fake.endpoint, until) as server:
+        yield server
+
+
+def test_a_body_that_is_too_long_gets_its_answer(server: Server, photo: bytes) -> None:
+    body = bytes(TOO_LONG)
+    pieces = [body[i : i + 65536] for i in range(0, TOO_LONG, 65536)]
+    multipart = {"Content-Type": "multipart/form-data; boundary=b"}
+    part = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\n'
+    ended = [part, *pieces, b"\r\n--b--\r\n"]
+    for path, sent, headers in [
+        ("/api/v1/classify", body, {}),
+        ("/api/v1/classify", iter(pieces), {}),
+        ("/api/v1/classify", iter(ended), multipart),
+        ("/uploader", b"".join(ended), multipart),
+    ]:
+        status, answer = server.request("POST", path, sent, **headers)
+        assert status == 413
+        assert b"20 MiB" in answer
+    for path, expected in [("/nix", 404), ("/healthz", 405)]:
+        assert server.request("POST", path, body)[0] == expected
+    assert server.request("POST", "/api/v1/classify", photo)[0] == 200
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="curl is not installed")
+@pytest.mark.parametrize("options", [[], ["-H", "Expect:"], ["-H", "Transfer-Encoding: chunked"]])
+def test_curl_gets_the_answer_too(server: Server, options: list[str]) -> None:
+    url = f"http://127.0.0.1:{server.port}/api/v1/classify"
+    finished = subprocess.run(
+        ["curl", "-sS", "--data-binary", "@-", *options, url],
+        input=bytes(TOO_LONG),
+        capture_output=True,
+        timeout=20,
+        check=True,
+    )
+    assert json.loads(finished.stdout)["status"] == 413
+
+
+def test_a_chunk_that_is_none_is_refused(server: Server) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(
+            b"POST /api/v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+        )
+        answer = b""
+        while b"}\n" not in answer:
+            received = connection.recv(4096)
+            assert received, answer
+            answer += received
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"urn:sightline:problem:bad-request" in answer
+
+
+def test_a_stop_finishes_what_was_begun(
+    server: Server, fake: FakeModel, photo: bytes, until: Until
+) -> None:
+    fake.delay_s = 1.0
+    with ThreadPoolExecutor(4) as threads:
+        waiting = [
+            threads.submit(server.request, "POST", "/api/v1/classify", photo) for _ in range(4)
+        ]
+        until(lambda: len(fake.requests) == 4)
+        server.process.send_signal(signal.SIGTERM)
+        assert [answer.result()[0] for answer in waiting] == [200] * 4
+    assert server.process.wait(STOP_S) == 0
+    until(server.is_gone)
+
+
+def test_the_health_command_tells_a_server_from_none(server: Server) -> None:
+    def health() -> tuple[int, str]:
+        finished = subprocess.run(
+            [sys.executable, "-m", "webapp", "health"],
+            env=server.env,
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+        return finished.returncode, finished.stderr
+
+    assert health() == (0, "")
+    server.process.terminate()
+    server.process.wait(STOP_S)
+    status, said = health()
+    assert status == 1
+    assert f"127.0.0.1:{server.port} does not answer" in said
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [(GUNICORN, CONFIG_STATUS), ([sys.executable, "-m", "webapp", "health"], 1)],
+)
+def test_a_wrong_setting_stops_the_start_with_one_sentence(command: list[str], status: int) -> None:
+    finished = subprocess.run(
+        command,
+        env=os.environ | {"WEB_PROT": "8000"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert finished.returncode == status
+    [sentence] = finished.stderr.splitlines()
+    assert "WEB_PROT is no setting" in sentence

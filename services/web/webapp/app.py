@@ -1,0 +1,39 @@
+"""Puts the web tier together."""
+
+from flask import Flask
+
+from imaging import DecoderPool
+from webapp import api, envelope, pages
+from webapp.classifier import Classifier
+from webapp.client import ModelClient
+from webapp.config import Config
+from webapp.uploads import InMemoryRequest
+
+CLASSIFIER = "classifier"
+"""Where ``app.extensions`` holds the Classifier, for whoever starts and stops the process."""
+
+
+def create_app(
+    config: Config, client: ModelClient | None = None, decoders: DecoderPool | None = None
+) -> Flask:
+    """The web tier as a WSGI application. Nothing is opened or started before the first use.
+
+    Args:
+        config: The settings.
+        client: The way to the broker; made from ``config`` if left out.
+        decoders: Where pictures are decoded; made from ``config`` if left out.
+    """
+    classifier = Classifier(
+        config, client or ModelClient(config.broker), decoders or DecoderPool(config.decoders)
+    )
+    app = Flask("webapp")
+    app.request_class = InMemoryRequest
+    # The first length that is too much: at this one, reading stops.
+    app.config["MAX_CONTENT_LENGTH"] = config.max_upload_bytes + 1
+    # A picture sent as a plain form field is missing as a file, and not too large.
+    app.config["MAX_FORM_MEMORY_SIZE"] = None
+    app.extensions[CLASSIFIER] = classifier
+    envelope.install(app)
+    app.register_blueprint(pages.blueprint(classifier))
+    app.register_blueprint(api.blueprint(classifier))
+    return app

@@ -1,0 +1,126 @@
+"""The life of one picture in the web tier: its file in, its classes out, by one deadline.
+
+Rules:
+- What is no picture at all is refused before anyone else is asked.
+- The contract comes first, then the pixels that fit it, then the broker's answer; all of it,
+  repetitions included, within the same deadline.
+- A contract that turns out to be outdated costs a second preparation and no error.
+- The bytes are decoded in the child processes only, never here.
+"""
+
+import time
+from typing import Final
+
+import msgspec
+
+from imaging import DecoderPool, Prepared
+from imaging.formats import admit
+from webapp.client import ModelClient
+from webapp.config import Config
+from webapp.errors import ModelError, StaleContract, Unavailable, UnknownModel
+from wire import Result
+
+PREPARATIONS: Final = 3
+"""Models are replaced one at a time: a contract that is outdated three times in a row means
+replicas of two versions that take turns, which no repeating will mend."""
+
+
+class TimingMs(msgspec.Struct, frozen=True, kw_only=True):
+    """Where the time went, in milliseconds; what is not named is the way between the parts."""
+
+    decode: float
+    """In the web tier, waiting for a decoder included."""
+    queue: float
+    """In the broker."""
+    batch: float
+    """In the replica, until the batch began."""
+    inference: float
+    """In the engine."""
+    total: float
+    """From the last byte of the upload to the broker's answer."""
+
+
+class Classified(msgspec.Struct, frozen=True, kw_only=True):
+    """A result together with what became of the picture on the way there."""
+
+    result: Result
+    picture: Prepared
+    timing_ms: TimingMs
+
+
+class Classifier:
+    """Puts the decoders and the broker together, for all threads of a process."""
+
+    def __init__(self, config: Config, client: ModelClient, decoders: DecoderPool) -> None:
+        self._config = config
+        self._client = client
+        self._decoders = decoders
+
+    def start(self) -> None:
+        """Starts the decoders, which otherwise the first picture would wait for."""
+        self._decoders.start()
+
+    def close(self) -> None:
+        """Ends what is under way and frees all processes, sockets and threads."""
+        self._client.close()
+        self._decoders.close()
+
+    def classify(
+        self,
+        file: bytes,
+        *,
+        model: str = "",
+        top_k: int = 5,
+        trace: str = "",
+        preview: bool = False,
+    ) -> Classified:
+        """The ``top_k`` classes of the picture in ``file``, by ``model`` or the default one.
+
+        Raises:
+            ImageError: The file is no picture that can be used.
+            Busy: The decoders have too much to do.
+            ModelError: There is no result from the model.
+        """
+        admit(file)
+        began = time.monotonic()
+        deadline = began + self._config.deadline_ms / 1000
+        decode_s = 0.0
+        outdated: ModelError
+        for _ in range(PREPARATIONS):
+            contract = self._client.contract(model or self._config.model, deadline=deadline)
+            decoding = time.monotonic()
+            picture = self._decoders.prepare(
+                file, contract, preview=preview, timeout_s=max(0.0, deadline - decoding)
+            )
+            decode_s += time.monotonic() - decoding
+            try:
+                result = self._client.classify(
+                    picture.pixels, contract=contract, deadline=deadline, top_k=top_k, trace=trace
+                )
+            except (StaleContract, UnknownModel) as error:
+                self._client.forget(contract)
+                outdated = error
+                continue
+            return Classified(
+                result=result,
+                picture=picture,
+                timing_ms=TimingMs(
+                    decode=round(decode_s * 1000, 3),
+                    queue=round(result.timing.queue, 3),
+                    batch=round(result.timing.batch, 3),
+                    inference=round(result.timing.inference, 3),
+                    total=round((time.monotonic() - began) * 1000, 3),
+                ),
+            )
+        raise outdated
+
+    def replicas(self, *, deadline: float) -> tuple[str, ...]:
+        """The default model's replicas that are alive, by ``deadline`` of ``time.monotonic()``.
+
+        Raises:
+            Unavailable: There is none, or the broker did not answer.
+        """
+        for served in self._client.catalogue(deadline=deadline).models:
+            if served.replicas and self._config.model in ("", served.contract.model):
+                return served.replicas
+        raise Unavailable(f"No replica of {self._config.model or 'any model'} is alive.")

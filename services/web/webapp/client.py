@@ -1,0 +1,186 @@
+"""Asks the broker, for every thread of the web tier at once.
+
+Rules:
+- A call ends at its deadline at the latest, with an answer or with an exception.
+- Silence is questioned. After INQUIRE_S without a word the broker is asked whether it still
+  has the request, and gets it again if not; so a broker that restarted or a frame that got
+  lost, in either direction, costs a moment and no request.
+- An answer to anything but the question at hand is dropped and counted.
+"""
+
+import logging
+import time
+from contextlib import suppress
+from math import ceil
+from typing import Final
+from uuid import uuid4
+
+import zmq
+from msgspec.structs import replace
+
+from webapp.errors import ProtocolError, Unavailable, UnknownModel, from_failure
+from webapp.sockets import Closed, Dealer, SocketPool
+from wire import (
+    Cancel,
+    Catalogue,
+    Contract,
+    Describe,
+    Failure,
+    FromClient,
+    Inquire,
+    Request,
+    Result,
+    ToClient,
+    Unknown,
+    WireError,
+    encode,
+    to_client,
+)
+from wire.codec import Buffer
+
+INQUIRE_S: Final = 0.5
+"""Silence that is worth a question: many times what a healthy answer takes."""
+VERDICT_S: Final = 0.05
+"""The broker is given this much less time than there is, so that its own word on a missed
+deadline still arrives in time."""
+COLD_START_S: Final = 0.2
+"""Pause between two questions for a contract while no replica has introduced itself."""
+
+logger = logging.getLogger("ModelClient")
+
+
+class ModelClient:
+    """A client of one broker, shared by all threads of a process."""
+
+    def __init__(self, endpoint: str) -> None:
+        """``endpoint`` is the broker's frontend. Nothing is opened before the first call."""
+        self._sockets = SocketPool(endpoint)
+        self._contracts: dict[str, Contract] = {}
+        self.dropped = 0
+        """Answers that came when their question was settled already, since the start."""
+
+    def classify(
+        self,
+        pixels: Buffer,
+        *,
+        contract: Contract,
+        deadline: float,
+        top_k: int = 5,
+        trace: str = "",
+    ) -> Result:
+        """The ``top_k`` (1 to 100) most probable classes of ``pixels``.
+
+        Args:
+            pixels: height x width x 3 bytes, RGB, rows first, made for ``contract``.
+            contract: Decides about the model.
+            deadline: A point of ``time.monotonic()``.
+            top_k: How many classes to return.
+            trace: The caller's name for this request in the logs of broker and replica.
+
+        Raises:
+            ModelError: One of its subclasses, by what can be done about it.
+        """
+        request = Request(
+            id=uuid4().hex,
+            model=contract.model,
+            digest=contract.digest,
+            deadline_ms=_budget_ms(deadline),
+            top_k=top_k,
+            trace=trace,
+        )
+        reply = self._ask(request, deadline, pixels)
+        if isinstance(reply, Failure):
+            raise from_failure(reply)
+        if not isinstance(reply, Result):
+            raise ProtocolError(f"The broker answered a picture with a {type(reply).__name__}.")
+        return reply
+
+    def catalogue(self, *, deadline: float) -> Catalogue:
+        """What the broker serves, possibly nothing.
+
+        Raises:
+            Unavailable: The broker did not answer by ``deadline``, of ``time.monotonic()``.
+        """
+        reply = self._ask(Describe(id=uuid4().hex), deadline)
+        if not isinstance(reply, Catalogue):
+            raise ProtocolError(f"The broker described itself by a {type(reply).__name__}.")
+        return reply
+
+    def contract(self, model: str = "", *, deadline: float) -> Contract:
+        """The contract of ``model``, or of the broker's first model for an empty name.
+
+        It is remembered until `forget`. While the broker knows no model at all, as in the first
+        moments after a start, this waits. Two threads may ask at once; they hear the same.
+
+        Raises:
+            UnknownModel: The broker serves other models, but not this one.
+            Unavailable: Nobody answered by ``deadline``, or there was no model yet.
+        """
+        if known := self._contracts.get(model):
+            return known
+        while not (models := self.catalogue(deadline=deadline).models):
+            pause = min(COLD_START_S, deadline - time.monotonic())
+            if pause <= 0 or self._sockets.closing.wait(pause):
+                raise Unavailable("No model has introduced itself to the broker yet.")
+        names = [served.contract.model for served in models]
+        if model and model not in names:
+            raise UnknownModel(f"No model is called {model!r}.", f"Use {' or '.join(names)}.")
+        contract = models[names.index(model) if model else 0].contract
+        self._contracts[model] = contract
+        return contract
+
+    def forget(self, contract: Contract) -> None:
+        """Makes sure that ``contract`` is not given out again without asking the broker."""
+        self._contracts = {name: c for name, c in self._contracts.items() if c != contract}
+
+    def close(self) -> None:
+        """Ends the calls under way as Unavailable, within INQUIRE_S, and frees all sockets."""
+        self._sockets.close()
+
+    def _ask(self, question: Request | Describe, deadline: float, *payload: Buffer) -> ToClient:
+        """The first message that answers ``question``, however often it has to be repeated."""
+        try:
+            with self._sockets.borrowed() as dealer:
+                return self._wait(dealer, question, deadline, *payload)
+        except Closed:
+            raise Unavailable("This server is shutting down.") from None
+
+    def _wait(
+        self, dealer: Dealer, question: Request | Describe, deadline: float, *payload: Buffer
+    ) -> ToClient:
+        nudge = Inquire(id=question.id) if isinstance(question, Request) else question
+        _send(dealer, question, *payload)
+        while (left := deadline - time.monotonic()) > 0 and not self._sockets.closing.is_set():
+            if not dealer.poll(ceil(min(left, INQUIRE_S) * 1000)):
+                _send(dealer, nudge)
+                continue
+            reply = _received(dealer)
+            if reply is None or reply.id != question.id:
+                self.dropped += 1
+            elif not isinstance(reply, Unknown):
+                return reply
+            elif isinstance(question, Request):
+                logger.info("request %s got lost on its way and is sent again", question.id)
+                _send(dealer, replace(question, deadline_ms=_budget_ms(deadline)), *payload)
+        if isinstance(question, Request):
+            _send(dealer, Cancel(id=question.id))
+        raise Unavailable("The broker did not answer.")
+
+
+def _budget_ms(deadline: float) -> int:
+    return max(1, int((deadline - time.monotonic() - VERDICT_S) * 1000))
+
+
+def _send(dealer: Dealer, message: FromClient, *payload: Buffer) -> None:
+    # What a full pipe refuses is as good as lost on the way, which the next nudge mends.
+    with suppress(zmq.Again):
+        dealer.send_multipart((encode(message), *payload), zmq.DONTWAIT)
+
+
+def _received(dealer: Dealer) -> ToClient | None:
+    """The message that is waiting, None if it is not one of ours."""
+    try:
+        return to_client.decode(dealer.recv_multipart())
+    except WireError as error:
+        logger.warning("the broker sent garbage: %s", error)
+        return None

@@ -1,0 +1,69 @@
+"""The settings of the web tier, read once from the environment by whoever starts it.
+
+Rules:
+- Every variable that starts with WEB_ is a setting; one that is unknown or out of bounds stops
+  the start. Only WEB_CONCURRENCY is left alone: gunicorn itself reads its worker count there.
+- Units are in the names.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Annotated, Final, Self
+
+import msgspec
+
+from imaging.formats import MAX_BYTES
+
+PREFIX: Final = "WEB_"
+GUNICORNS_OWN: Final = "WEB_CONCURRENCY"
+
+
+class ConfigError(ValueError):
+    """A setting cannot be used; the message is one sentence that names its variable."""
+
+
+def _cpus() -> int:
+    """How many CPUs this process may use, which in a container can be fewer than there are."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Everything about the web tier that an operator can choose."""
+
+    host: Annotated[str, msgspec.Meta(min_length=1)] = "127.0.0.1"
+    """Address to listen on. A container wants 0.0.0.0."""
+    port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8000
+    broker: Annotated[str, msgspec.Meta(pattern=r"^(tcp|ipc)://\S+$")] = "tcp://127.0.0.1:5576"
+    """The broker's frontend. One name: libzmq uses only the first address behind it."""
+    model: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """The model for requests that name none; empty means the first that the broker lists."""
+    deadline_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 10_000
+    """From the last byte of an upload to the answer, decoding and every retry included."""
+    max_upload_bytes: Annotated[int, msgspec.Meta(ge=1024, le=MAX_BYTES)] = MAX_BYTES
+    """Of a whole request: the picture and the form around it."""
+    decoders: Annotated[int, msgspec.Meta(ge=1, le=256)] = msgspec.field(default_factory=_cpus)
+    """Child processes that decode pictures; as many as there are CPUs unless set."""
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
+    """Requests in progress at once. Nearly all of them wait for the broker, at no cost but
+    their upload, which stays in memory until the answer."""
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str]) -> Self:
+        """The settings in ``env``, such as ``os.environ``, and the defaults for the rest.
+
+        Raises:
+            ConfigError: A WEB_ variable is no setting, or its value is not allowed.
+        """
+        fields = {PREFIX + field.name.upper(): field for field in msgspec.structs.fields(cls)}
+        settings = {}
+        for variable, text in env.items():
+            if not variable.startswith(PREFIX) or variable == GUNICORNS_OWN:
+                continue
+            if variable not in fields:
+                raise ConfigError(f"{variable} is no setting; there are {', '.join(fields)}.")
+            field = fields[variable]
+            try:
+                settings[field.name] = msgspec.convert(text, field.type, strict=False)
+            except msgspec.ValidationError as error:
+                raise ConfigError(f"{variable} cannot be {text!r}: {error}.") from None
+        return cls(**settings)

@@ -1,0 +1,134 @@
+"""What every answer carries, whichever route made it.
+
+Rules:
+- Every answer has an id, its timing and the security headers, and is stored by nobody but for
+  the stylesheet.
+- Every error has one shape: a problem document (RFC 9457) where programs ask, a page that says
+  the same where people do.
+- An answer that comes before the upload was read waits for a bounded part of it. A server that
+  closes a connection with unread bytes resets it, and the sender never sees why.
+"""
+
+import logging
+import re
+import time
+from typing import Final
+from uuid import uuid4
+
+import msgspec
+from flask import Flask, Response, g, render_template, request
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import HTTPException
+
+from webapp.classifier import TimingMs
+from webapp.errors import WebError, from_exception
+
+DRAIN_BYTES: Final = 64 * 1024 * 1024
+DRAIN_S: Final = 5.0
+DRAIN_STEP_BYTES: Final = 64 * 1024
+
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+logger = logging.getLogger("webapp")
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """An error as programs see it: RFC 9457, with ``remedy`` added."""
+
+    type: str
+    """``urn:sightline:problem:`` and the error's kind."""
+    title: str
+    status: int
+    detail: str
+    remedy: str
+    instance: str
+    """The id of the request."""
+
+
+def answer(body: msgspec.Struct, *, status: int = 200, media: str = "application/json") -> Response:
+    """``body`` as JSON."""
+    return Response(msgspec.json.encode(body) + b"\n", status, content_type=media)
+
+
+def note_timing(timing_ms: TimingMs) -> None:
+    """Has the answer to the request that is being handled carry ``timing_ms`` in a header."""
+    g.timing_ms = msgspec.structs.asdict(timing_ms)
+
+
+def install(app: Flask) -> None:
+    """Puts the envelope around every answer of ``app``."""
+    app.before_request(_open)
+    app.after_request(_seal)
+    app.register_error_handler(Exception, _refuse)
+
+
+def _open() -> None:
+    g.began = time.monotonic()
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else uuid4().hex
+
+
+def _refuse(error: Exception) -> Response | HTTPException:
+    if isinstance(error, HTTPException) and error.code is not None and error.code < 400:
+        return error  # A redirect is raised, too.
+    shown = from_exception(error)
+    if type(shown) is WebError:
+        logger.exception("request %s met an unforeseen error", g.request_id)
+    response = _problem(shown) if _asked_by_program() else _page(shown)
+    if shown.retry_after_s is not None:
+        response.headers["Retry-After"] = str(shown.retry_after_s)
+    if shown.allow:
+        response.headers["Allow"] = ", ".join(shown.allow)
+    return response
+
+
+def _asked_by_program() -> bool:
+    return request.path.startswith("/api/") or request.path in ("/healthz", "/readyz")
+
+
+def _problem(error: WebError) -> Response:
+    problem = Problem(
+        type=f"urn:sightline:problem:{error.kind}",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        remedy=error.remedy,
+        instance=g.request_id,
+    )
+    return answer(problem, status=error.status, media="application/problem+json")
+
+
+def _page(error: WebError) -> Response:
+    page = render_template("error.html", error=error, request_id=g.request_id)
+    return Response(page, error.status)
+
+
+def _seal(response: Response) -> Response:
+    if response.status_code >= 400:
+        _drain()
+    response.headers.update(HEADERS)
+    response.headers["X-Request-Id"] = g.request_id
+    timing_ms = g.get("timing_ms", {}) | {"total": (time.monotonic() - g.began) * 1000}
+    response.headers["Server-Timing"] = ", ".join(
+        f"{name};dur={spent:.1f}" for name, spent in timing_ms.items()
+    )
+    if request.endpoint != "static" or response.status_code >= 400:
+        response.headers["Cache-Control"] = "no-store"
+    return response
+
+
+def _drain() -> None:
+    body = request.environ["wsgi.input"]
+    until = time.monotonic() + DRAIN_S
+    left = DRAIN_BYTES
+    try:
+        while left > 0 and time.monotonic() < until and (piece := body.read(DRAIN_STEP_BYTES)):
+            left -= len(piece)
+    except (OSError, ParseException) as error:
+        # Whatever is wrong with the rest, there is an answer to be given.
+        logger.debug("the rest of request %s: %s", g.request_id, error)

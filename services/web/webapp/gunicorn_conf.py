@@ -1,0 +1,56 @@
+"""How gunicorn runs the web tier: ``gunicorn -c python:webapp.gunicorn_conf``.
+
+Rules:
+- A module of the package, so that it is found wherever the package is.
+- One process with many threads unless WEB_CONCURRENCY says otherwise: the work is done by the
+  decoders and the replicas, a thread only waits for them, and a second process would have
+  decoders of its own that stand idle while the first one's are busy.
+- A setting that cannot be used stops the start here, with one sentence.
+- A stopping worker answers what it has begun: nothing takes longer than the deadline.
+"""
+
+import logging
+import os
+import sys
+from typing import Any, Final
+
+from webapp.app import CLASSIFIER
+from webapp.config import Config, ConfigError
+
+CONFIG_STATUS: Final = 78
+"""Exit status for a bad setting (EX_CONFIG), which tells a supervisor not to try again."""
+
+try:
+    _config: Final = Config.from_env(os.environ)
+except ConfigError as error:
+    print(f"sightline: {error}", file=sys.stderr)
+    sys.exit(CONFIG_STATUS)
+
+logging.basicConfig(
+    level=logging.INFO,
+    format="[%(asctime)s] [%(process)d] [%(levelname)s] %(name)s: %(message)s",
+)
+
+wsgi_app = "webapp.wsgi:app"
+bind = f"{_config.host}:{_config.port}"
+worker_class = "gthread"
+threads = _config.threads
+graceful_timeout = _config.deadline_ms // 1000 + 5
+# Longer than the idle time of the usual proxies is not needed, and shorter than a person's
+# pause between two pictures makes no difference.
+keepalive = 5
+# Heartbeats touch a file; on a disk that is busy or read-only they would stop.
+worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+# The control socket wants a writable home, which a container with a read-only root lacks.
+control_socket_disable = True
+
+
+def post_worker_init(worker: Any) -> None:
+    """Starts the decoders before the first request instead of within it."""
+    worker.wsgi.extensions[CLASSIFIER].start()
+
+
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Ends the decoders and sockets of a worker that got far enough to have any."""
+    if app := getattr(worker, "wsgi", None):
+        app.extensions[CLASSIFIER].close()

@@ -1,0 +1,38 @@
+"""The pages for people: a form, and what the model saw in the picture. They need no JavaScript."""
+
+from base64 import b64encode
+from typing import Final
+
+from flask import Blueprint, g, render_template
+
+from webapp.classifier import Classifier
+from webapp.envelope import note_timing
+from webapp.uploads import picture_in_form
+
+SHOWN: Final = 3
+"""Classes on the page, as in the tutorial."""
+
+
+def blueprint(classifier: Classifier) -> Blueprint:
+    """The routes for browsers, answered by ``classifier``."""
+    pages = Blueprint("pages", __name__)
+
+    @pages.get("/")
+    def index() -> str:
+        return render_template("index.html")
+
+    @pages.post("/uploader")
+    def uploader() -> str:
+        classified = classifier.classify(
+            picture_in_form("file"), top_k=SHOWN, trace=g.request_id, preview=True
+        )
+        note_timing(classified.timing_ms)
+        return render_template(
+            "result.html",
+            result=classified.result,
+            picture=classified.picture,
+            preview=b64encode(classified.picture.preview).decode(),
+            timing_ms=classified.timing_ms,
+        )
+
+    return pages
