@@ -77,7 +77,7 @@ def supervisor(
 
 def _address(endpoint: str) -> tuple[str, int]:
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
-    return host, int(port)
+    return "" if host == "*" else host, int(port)
 
 
 def _check_free(host: str, port: int, name: str) -> None:

@@ -165,7 +165,7 @@ def test_unknown_model_is_refused_with_the_names_there_are() -> None:
     assert "efficientnet-lite0" in run.stderr
 
 
-@pytest.mark.slow
+@pytest.mark.tensorflow
 @pytest.mark.timeout(400)
 def test_rebuilt_bundle_answers_like_the_embedded_one(tmp_path: Path) -> None:
     """With the versions that made the embedded bundle, the two are equal byte for byte.

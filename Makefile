@@ -1,0 +1,63 @@
+# The few verbs of this project. `make` alone lists them.
+#
+#   make run [REPLICAS=n] [PORT=p] [MODEL=name]
+
+PYTHON   ?= python3
+REPLICAS ?= 1
+PORT     ?= 8000
+MODEL    ?= efficientnet-lite0
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+PARTS  := wire imaging web model
+
+# Every file is compiled under the newest versions that the tests ran with (-c), so that a
+# container gets what was tested. Our own parts are not on the package index.
+OURS   := sightline-wire sightline-imaging sightline-web sightline-model
+LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+          --custom-compile-command "make lock" $(OURS:%=--no-emit-package %)
+ALL    := services/web/pyproject.toml services/model/pyproject.toml --extra litert
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check lock clean
+.DELETE_ON_ERROR:
+
+help:  ## list the verbs
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+
+run: $(VENV)/.run  ## serve on this machine: broker, replicas, web [REPLICAS=1 PORT=8000 MODEL=name]
+	@exec $(BIN)/python -m modelserver serve --replicas "$(REPLICAS)" --port "$(PORT)" --model "$(MODEL)"
+
+test: $(VENV)/.dev  ## run the tests that need no container
+	$(BIN)/python -m pytest -m "not containers and not browser and not tensorflow"
+
+check: $(VENV)/.dev  ## format, lint, types, import rules
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lock: $(VENV)/.dev  ## compile the pinned requirement files from the pyproject files
+	$(LOCK) requirements-dev.in $(ALL) -o requirements-dev.txt
+	$(LOCK) $(ALL) -c requirements-dev.txt -o requirements.txt
+	$(LOCK) services/web/pyproject.toml -c requirements-dev.txt -o services/web/requirements.txt
+	$(LOCK) services/model/pyproject.toml -c requirements-dev.txt -o services/model/requirements-broker.txt
+	$(LOCK) services/model/pyproject.toml --extra litert -c requirements-dev.txt -o services/model/requirements-cpu.txt
+	$(LOCK) services/model/pyproject.toml --extra litert --extra build -c requirements-dev.txt -o services/model/requirements-build.txt
+
+clean:  ## remove what was installed here
+	rm -rf $(VENV)
+
+# The four parts run from their folders: a .pth file does what an editable install does, and
+# needs no build tool from the network.
+$(VENV)/.run: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"Sightline needs Python 3.11 to 3.13; {sys.executable} is %d.%d. Try: make PYTHON=python3.12 ..." % v)'
+	@echo "Installing into $(VENV) ..."
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	@printf '$(CURDIR)/services/%s\n' $(PARTS) > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sightline.pth"
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
