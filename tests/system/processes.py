@@ -1,0 +1,28 @@
+"""What the operating system says about processes."""
+
+import contextlib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+def alive(pids: Iterable[int]) -> list[int]:
+    """Which of these processes are still there and no zombies."""
+    found = []
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/stat") as stat:
+                state = stat.read().rsplit(")", 1)[1].split()[0]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state != "Z":
+            found.append(pid)
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """All processes below one, the nearest first."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            found += map(int, task.read_text().split())
+    return [*found, *(below for child in found for below in descendants(child))]
