@@ -1,0 +1,183 @@
+"""`docker compose up --build`, as any user would, on a real engine."""
+
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from tests.system.load import Load
+
+from tests.conftest import ROOT, Answer, classify, eventually, free_port, request
+
+pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
+
+PYTHON_IMAGE = "python:3.12-slim-bookworm"
+CLIENTS = 16
+MEGABYTE = 1_000_000
+
+
+class Project:
+    """One compose project, with a name and a port of its own."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.name = f"sightline-test-{os.getpid()}"
+        self.env = {
+            **os.environ,
+            "PORT": str(self.port),
+            "COMPOSE_PROJECT_NAME": self.name,
+        }
+
+    def compose(self, *arguments: str) -> str:
+        return self._run("docker", "compose", *arguments)
+
+    def docker(self, *arguments: str) -> str:
+        return self._run("docker", *arguments)
+
+    def _run(self, *command: str) -> str:
+        done = subprocess.run(
+            command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    def containers(self, service: str) -> list[str]:
+        return self.compose("ps", "--quiet", service).split()
+
+    def scale(self, replicas: int) -> None:
+        self.compose("up", "--detach", "--no-recreate", "--scale", f"model={replicas}", "--wait")
+        eventually(lambda: len(self.replicas()) == replicas, within_s=60)
+
+    def replicas(self) -> list[str]:
+        answer = request(self.port, "GET", "/readyz")
+        return list(answer.json["replicas"]) if answer.status == 200 else []
+
+
+@pytest.fixture(scope="module")
+def project() -> Iterator[Project]:
+    if shutil.which("docker") is None:
+        pytest.skip("docker is not installed")
+    probe = subprocess.run(["docker", "compose", "ls"], capture_output=True, check=False)
+    if probe.returncode != 0:
+        pytest.skip("no Docker engine with Compose answers")
+    started = Project()
+    try:
+        started.compose("up", "--build", "--wait", "--detach")
+        yield started
+    finally:
+        started.compose("down", "--volumes", "--timeout", "20")
+
+
+@pytest.fixture
+def load(project: Project, picture: bytes) -> Load:
+    def send() -> Answer:
+        return classify(project.port, picture)
+
+    return Load(send, clients=CLIENTS)
+
+
+def flows(load: Load, requests: int) -> None:
+    goal = load.answered + requests
+    eventually(lambda: load.answered >= goal or load.trouble, within_s=60)
+
+
+def test_the_photographs_are_as_right_as_without_containers(
+    project: Project, photographs: dict[Path, int]
+) -> None:
+    first = among_three = 0
+    for path, expected in photographs.items():
+        predictions = classify(project.port, path.read_bytes(), "?top_k=3").json["predictions"]
+        first += predictions[0]["class_index"] == expected
+        among_three += expected in [p["class_index"] for p in predictions]
+    assert first >= 0.85 * len(photographs)
+    assert among_three >= 0.94 * len(photographs)
+
+
+def test_what_the_images_add_to_their_base(project: Project) -> None:
+    def size(image: str) -> int:
+        return int(project.docker("image", "inspect", "--format", "{{.Size}}", image))
+
+    base = size(PYTHON_IMAGE)
+    added = {part: size(f"sightline-{part}") - base for part in ("web", "broker", "model")}
+    print({part: f"{nbytes / MEGABYTE:.0f} MB" for part, nbytes in added.items()})
+    assert added["web"] <= 130 * MEGABYTE
+    assert added["broker"] <= 30 * MEGABYTE
+    assert added["model"] <= 190 * MEGABYTE
+
+
+def test_every_container_is_locked_down(project: Project) -> None:
+    for service in ("web", "broker", "model"):
+        [container] = project.containers(service)
+        [facts] = json.loads(project.docker("inspect", container))
+        host = facts["HostConfig"]
+        assert facts["Config"]["User"] == "65532:65532"
+        assert host["ReadonlyRootfs"]
+        assert host["CapDrop"] == ["ALL"]
+        assert "no-new-privileges:true" in host["SecurityOpt"]
+        assert host["Memory"] > 0
+        assert host["PidsLimit"] > 0
+        assert host["Init"]
+        write = ["docker", "exec", container, "python", "-c", "open('/app/x', 'w')"]
+        assert subprocess.run(write, capture_output=True, check=False).returncode != 0
+
+
+def test_only_web_is_reachable_and_only_from_this_machine(project: Project) -> None:
+    published = {
+        service: project.docker("port", container).splitlines()
+        for service in ("web", "broker", "model")
+        for container in project.containers(service)
+    }
+    assert published == {
+        "web": [f"8000/tcp -> 127.0.0.1:{project.port}"],
+        "broker": [],
+        "model": [],
+    }
+    network = project.docker("network", "inspect", f"{project.name}_inner")
+    assert json.loads(network)[0]["Internal"]
+
+
+def test_a_bad_upload_is_refused_here_too(project: Project) -> None:
+    answer = classify(project.port, bytes(30 * 1024 * 1024))
+    assert answer.status == 413
+    assert classify(project.port, b"no picture").status == 415
+
+
+def test_three_replicas_share_the_work_and_killed_ones_cost_nothing(
+    project: Project, load: Load
+) -> None:
+    project.scale(3)
+    with load:
+        flows(load, 200)
+        assert len(load.replicas) == 3
+        first, second, *_ = project.containers("model")
+        project.docker("exec", first, "python", "-c", "import os; os.kill(-1, 9)")
+        flows(load, 200)
+        project.docker("kill", second)
+        flows(load, 200)
+        project.compose("up", "--detach", "--no-recreate", "--scale", "model=1", "--wait")
+        flows(load, 200)
+    assert load.trouble == []
+    project.scale(1)
+
+
+def test_a_restarted_broker_costs_nothing(project: Project, load: Load) -> None:
+    with load:
+        flows(load, 100)
+        project.compose("restart", "broker")
+        flows(load, 100)
+    assert load.trouble == []
+
+
+def test_without_a_replica_web_says_so(project: Project, picture: bytes) -> None:
+    project.compose("stop", "model")
+    try:
+        assert request(project.port, "GET", "/readyz").status == 503
+        assert request(project.port, "GET", "/healthz").status == 200
+        answer = classify(project.port, picture)
+        assert (answer.status, "Retry-After" in answer.headers) == (503, True)
+    finally:
+        project.compose("start", "model")
+    eventually(lambda: len(project.replicas()) == 1, within_s=30)
