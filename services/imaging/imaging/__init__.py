@@ -1,0 +1,38 @@
+"""Untrusted image bytes to the RGB pixels of a model's contract.
+
+`formats` tells what a file is, `decode` prepares it in this process, `pool` in limited child
+processes (`child`, spoken to over `channel`), `errors` says what can be wrong with a file.
+"""
+
+from imaging.decode import MAX_PIXELS, MIN_SIDE, Prepared, prepare
+from imaging.errors import (
+    Busy,
+    Damaged,
+    Empty,
+    ImageError,
+    NotAnImage,
+    TooExpensive,
+    TooLarge,
+    TooSmall,
+)
+from imaging.formats import MAX_BYTES, admit, sniff
+from imaging.pool import DecoderPool
+
+__all__ = [
+    "MAX_BYTES",
+    "MAX_PIXELS",
+    "MIN_SIDE",
+    "Busy",
+    "Damaged",
+    "DecoderPool",
+    "Empty",
+    "ImageError",
+    "NotAnImage",
+    "Prepared",
+    "TooExpensive",
+    "TooLarge",
+    "TooSmall",
+    "admit",
+    "prepare",
+    "sniff",
+]

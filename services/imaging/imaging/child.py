@@ -1,0 +1,74 @@
+"""A decoder process: takes files from its pool one by one and gives pixels back.
+
+Run by `DecoderPool` as ``python -m imaging.child MEMORY_BYTES`` with a socket as standard input.
+
+Rules:
+- It takes its limits upon itself before the first file and cannot lift them.
+- It ends when its socket does, so it outlives no parent, however that ends.
+- It keeps nothing from one file to the next, and has nothing to give away: no environment, no
+  open file but the socket and the error output.
+"""
+
+import resource
+import signal
+import socket
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+import msgspec
+from PIL import AvifImagePlugin
+
+from imaging import channel
+from imaging.decode import prepare
+from imaging.errors import ImageError
+
+_MAX_FILES: Final = 16
+"""Pillow imports a module late now and then; nothing else opens a file."""
+_GRACE_S: Final = 1.0
+
+_pack: Final = msgspec.msgpack.Encoder().encode
+_unpack: Final = msgspec.msgpack.Decoder(channel.Job).decode
+
+
+def limit(memory_bytes: int) -> None:
+    """Bounds this process: ``memory_bytes`` above what it has now, no file written, one core."""
+    if sys.platform == "linux":  # Elsewhere there is no /proc, and the limit is not kept anyway.
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * resource.getpagesize() + memory_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_FILES, _MAX_FILES))
+    # The pool decides how many cores are used; each thread would cost address space, too.
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+
+
+def serve(sock: socket.socket) -> None:
+    """Answers job after job until the other side is gone."""
+    with suppress(EOFError, ConnectionError):
+        channel.send(sock, b"")
+        while True:
+            channel.send(sock, *answer(*channel.receive(sock)))
+
+
+def answer(head: bytes, data: bytes) -> tuple[bytes, ...]:
+    """The head and the body of the answer to a `channel.Job`."""
+    job = _unpack(head)
+    # The pool kills a child that is late. This is for the case that the pool is gone itself.
+    signal.setitimer(signal.ITIMER_REAL, job.limit_s + _GRACE_S)
+    try:
+        done = prepare(data, job.contract, preview=job.preview)
+    except ImageError as error:
+        return (_pack(channel.Refused(type(error).__name__, error.detail, error.remedy)),)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    head = _pack(channel.Done(done.format, done.width, done.height, done.warnings))
+    return head, done.pixels, done.preview
+
+
+if __name__ == "__main__":
+    limit(int(sys.argv[1]))
+    with socket.socket(fileno=0) as pool:
+        serve(pool)
