@@ -8,8 +8,6 @@ Rules:
 - `Busy` is no `ImageError`: nothing is wrong with the file.
 """
 
-
-
 from typing import Final, Literal
 
 

@@ -31,7 +31,7 @@ from wire import Contract
 MEMORY_BYTES: Final = 1024 * 1024 * 1024
 """Measured with the largest pictures allowed, on top of the 22 MiB at the start, in MiB: WebP 850,
 PNG 575 (grey with alpha; RGBA 435, 16-bit 240), AVIF 550, GIF 430, progressive JPEG 390 (CMYK;
-RGB 300), baseline JPEG 20. A photo of 12 megapixels takes 10."""
+RGB 300), baseline JPEG 20."""
 TIMEOUT_S: Final = 10.0
 """The slowest of those pictures takes 3 s on one slow core."""
 START_TIMEOUT_S: Final = 30.0

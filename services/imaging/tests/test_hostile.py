@@ -188,6 +188,16 @@ def test_broken_metadata_spoil_no_picture(encode, flag, contract):
         assert prepare(jpeg_with(segments, encode, flag), contract) == expected
 
 
+@pytest.mark.parametrize(
+    "extra",
+    [(b"eXIf", b"no such thing"), (b"tEXt", b"Raw profile type exif\0\nexif\n4\nhexagon")],
+    ids=["no EXIF", "no numbers"],
+)
+def test_metadata_that_cannot_be_read_spoil_no_picture(build_png, contract, extra):
+    data = build_png(40, 40, bytes(121 * 40), extra=(extra,))
+    assert prepare(data, contract).warnings == ()
+
+
 def test_a_broken_animation_still_has_its_first_frame(build_png, contract, recwarn):
     data = build_png(40, 40, bytes(121 * 40), extra=((b"acTL", bytes(8)),))
     assert prepare(data, contract).pixels == bytes(contract.nbytes)

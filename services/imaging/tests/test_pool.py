@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from imaging import Busy, Damaged, DecoderPool, NotAnImage, TooExpensive, channel, prepare
+from imaging.pool import TIMEOUT_S
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -216,12 +217,12 @@ def test_an_interrupted_thread_leaves_no_answer_to_the_next(encode, contract):
 
 def test_closing_ends_who_works_and_who_waits(held, pool, small, contract):
     _, working = held
-    with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(pool.prepare, small, contract)
+    with ThreadPoolExecutor(3) as threads:
+        waiting = [threads.submit(pool.prepare, small, contract) for _ in range(3)]
         pool.close()
-        for future in (working, waiting):
+        for future in (working, *waiting):
             with pytest.raises(Busy, match="shut down"):
-                future.result(DEADLINE_S)
+                future.result(TIMEOUT_S / 2)
     assert children() == []
     with pytest.raises(Busy, match="shut down"):
         pool.prepare(small, contract)
@@ -285,7 +286,10 @@ def parent(then: str) -> subprocess.Popen[bytes]:
     """Another process with a pool, which has started it and goes on with ``then``."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     process = subprocess.Popen(
-        [sys.executable, "-c", PARENT.format(then=then)], stdout=subprocess.PIPE, env=environment
+        [sys.executable, "-c", PARENT.format(then=then)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=environment,
     )
     assert process.stdout is not None
     assert process.stdout.readline() == b"ready\n"
@@ -297,7 +301,8 @@ def test_children_end_with_a_parent_that_is_killed():
         orphans = children(process.pid)
         assert len(orphans) == 2
         process.kill()
-    until(lambda: not any(alive(orphan) for orphan in orphans))
+        until(lambda: not any(alive(orphan) for orphan in orphans))
+        assert process.stderr.read() == b""
 
 
 def test_a_pool_is_not_used_on_both_sides_of_a_fork():
