@@ -6,6 +6,10 @@ PYTHON   ?= python3
 REPLICAS ?= 1
 PORT     ?= 8000
 MODEL    ?= efficientnet-lite0
+KEYS     ?= keys
+TARGET   ?= own
+SECONDS  ?= 60
+REQUESTS ?= 5000
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -19,7 +23,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ALL    := services/web/pyproject.toml services/model/pyproject.toml --extra litert
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check lock clean
+.PHONY: help run test check chaos keys lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the verbs
@@ -36,6 +40,12 @@ check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+chaos: $(VENV)/.run  ## break parts under load and count every request [TARGET=own SECONDS=60 REQUESTS=5000]
+	@$(BIN)/python -m loadtest.chaos --target "$(TARGET)" --seconds "$(SECONDS)" --requests "$(REQUESTS)"
+
+keys: $(VENV)/.run  ## make the key files that let only web and replicas talk to the broker
+	$(BIN)/python -m modelserver keys "$(KEYS)"
 
 lock: $(VENV)/.dev  ## compile the pinned requirement files from the pyproject files
 	$(LOCK) requirements-dev.in $(ALL) -o requirements-dev.txt

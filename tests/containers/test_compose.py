@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from tests.system.load import Load
 
+from modelserver.keygen import make_keys
 from tests.conftest import ROOT, Answer, classify, eventually, free_port, request
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
@@ -22,13 +23,14 @@ MEGABYTE = 1_000_000
 class Project:
     """One compose project, with a name and a port of its own."""
 
-    def __init__(self) -> None:
+    def __init__(self, suffix: str = "", **env: str) -> None:
         self.port = free_port()
-        self.name = f"sightline-test-{os.getpid()}"
+        self.name = f"sightline-test-{os.getpid()}{suffix}"
         self.env = {
             **os.environ,
             "PORT": str(self.port),
             "COMPOSE_PROJECT_NAME": self.name,
+            **env,
         }
 
     def compose(self, *arguments: str) -> str:
@@ -181,3 +183,18 @@ def test_without_a_replica_web_says_so(project: Project, picture: bytes) -> None
     finally:
         project.compose("start", "model")
     eventually(lambda: len(project.replicas()) == 1, within_s=30)
+
+
+@pytest.mark.usefixtures("project")  # which has built the images
+def test_with_keys_the_containers_still_find_each_other(picture: bytes, tmp_path: Path) -> None:
+    make_keys(tmp_path / "keys")
+    keyed = Project(
+        "-keys",
+        KEYS=str(tmp_path / "keys"),
+        COMPOSE_FILE=os.pathsep.join(["docker-compose.yml", "deploy/curve/docker-compose.yml"]),
+    )
+    try:
+        keyed.compose("up", "--wait", "--detach")
+        assert classify(keyed.port, picture).status == 200
+    finally:
+        keyed.compose("down", "--volumes", "--timeout", "20")

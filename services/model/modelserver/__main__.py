@@ -1,4 +1,4 @@
-"""The command line: ``python -m modelserver broker | replica | serve | health``."""
+"""The command line: ``python -m modelserver broker | replica | serve | health | keys``."""
 
 import argparse
 import logging
@@ -6,9 +6,11 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig
+from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig, load_keys
 from modelserver.supervisor import CONFIG_STATUS
+from wire.keys import BrokerKeys, PeerKeys
 
 
 def main() -> int:
@@ -22,9 +24,10 @@ def main() -> int:
     serve.add_argument("--host", default="127.0.0.1")
     serve.add_argument("--port", type=_positive, default=8000)
     serve.add_argument("--model", default="efficientnet-lite0", help="a bundle's name or folder")
-    health = programs.add_parser("health", help="exit status 0 if it serves")
+    health = programs.add_parser("health", help="exit status 0 if it serves, with its settings")
     health.add_argument("part", choices=["broker", "replica"])
-    health.add_argument("--frontend", default="tcp://127.0.0.1:5576")
+    keys = programs.add_parser("keys", help="make key files for all parts")
+    keys.add_argument("folder", type=Path)
     arguments = parser.parse_args()
 
     logging.basicConfig(
@@ -38,7 +41,9 @@ def main() -> int:
             case "replica":
                 return _replica()
             case "health":
-                return _health(arguments.part, arguments.frontend)
+                return _health(arguments.part)
+            case "keys":
+                return _keys(arguments.folder)
             case _:
                 return _serve(arguments)
     except ConfigError as error:
@@ -52,7 +57,7 @@ def _broker() -> int:
     from modelserver.broker import Broker
 
     config = BrokerConfig.from_env(os.environ)
-    broker = Broker(config)
+    broker = Broker(config, load_keys("BROKER_KEYS_FILE", config.keys_file, BrokerKeys))
     _on_stop(broker.stop)
     try:
         broker.run()
@@ -82,7 +87,8 @@ def _replica() -> int:
         )
     except (BundleError, EngineError) as error:
         raise ConfigError(str(error)) from None
-    replica = Replica(config, bundle, engine)
+    keys = load_keys("MODEL_KEYS_FILE", config.keys_file, PeerKeys)
+    replica = Replica(config, bundle, engine, keys)
     _on_stop(replica.stop)
     replica.run()
     return 0
@@ -102,10 +108,28 @@ def _serve(arguments: argparse.Namespace) -> int:
     return service.run()
 
 
-def _health(part: str, frontend: str) -> int:
+def _health(part: str) -> int:
     from modelserver.health import broker_serves, replica_serves
 
-    return 0 if (broker_serves if part == "broker" else replica_serves)(frontend) else 1
+    if part == "broker":
+        config = BrokerConfig.from_env(os.environ)
+        keys = load_keys("BROKER_KEYS_FILE", config.keys_file, BrokerKeys)
+        return 0 if broker_serves(config.frontend, keys) else 1
+    alive_file = ReplicaConfig.from_env(os.environ).alive_file
+    if not alive_file:
+        raise ConfigError("MODEL_ALIVE_FILE is not set, so a replica's health cannot be told.")
+    return 0 if replica_serves(Path(alive_file)) else 1
+
+
+def _keys(folder: Path) -> int:
+    from modelserver.keygen import make_keys
+
+    try:
+        files = make_keys(folder)
+    except OSError as error:
+        raise ConfigError(f"No keys were made: {error}.") from None
+    print("\n".join(str(file) for file in files))
+    return 0
 
 
 def _on_stop(stop: Callable[[], object]) -> None:

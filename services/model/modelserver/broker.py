@@ -17,6 +17,7 @@ import zmq
 
 from modelserver.config import BrokerConfig
 from modelserver.dispatcher import Dispatcher, Limits
+from modelserver.doorman import Doorman
 from modelserver.events import (
     Asked,
     ClientSaid,
@@ -41,8 +42,11 @@ from wire import (
     from_client,
     from_replica,
 )
+from wire.keys import BrokerKeys
 
 log = logging.getLogger("Broker")
+
+Socket = zmq.Socket[bytes]
 
 BURST: Final = 64
 """Messages read from one socket before the other has its turn."""
@@ -58,7 +62,8 @@ MAX_FRAME_BYTES: Final = MAX_PAYLOAD_BYTES * 4 // 3 + 4096
 class Broker:
     """Serves clients and replicas until it is told to stop."""
 
-    def __init__(self, config: BrokerConfig) -> None:
+    def __init__(self, config: BrokerConfig, keys: BrokerKeys | None = None) -> None:
+        """With ``keys`` only peers on its lists are let in."""
         self._config = config
         self._dispatcher = Dispatcher(
             Limits(
@@ -76,6 +81,7 @@ class Broker:
         self._stopping = False
         self.counts = self._dispatcher.counts
         """How often what happened. Garbage never gets as far as the Dispatcher, so it is added."""
+        self._doorman = Doorman(keys, self.counts)
 
     def stop(self) -> None:
         """End `run` within a quarter of a second. Safe in a signal handler."""
@@ -87,7 +93,7 @@ class Broker:
         Raises:
             zmq.ZMQError: An endpoint cannot be bound.
         """
-        with self._sockets() as (frontend, backend):
+        with self._sockets() as (frontend, backend, monitors):
             endpoints = (_endpoint(frontend), _endpoint(backend))
             log.info("listening: clients at %s, replicas at %s", *endpoints)
             if listening is not None:
@@ -95,6 +101,8 @@ class Broker:
             poller = zmq.Poller()
             poller.register(backend, zmq.POLLIN)
             poller.register(frontend, zmq.POLLIN)
+            for monitor in monitors:
+                poller.register(monitor, zmq.POLLIN)
             while not self._stopping:
                 wait = self._dispatcher.seconds_to_next(time.monotonic())
                 readable = dict(poller.poll(math.ceil(wait * 1000)))
@@ -102,13 +110,16 @@ class Broker:
                     self._read(backend, self._replica_frames)
                 if frontend in readable:
                     self._read(frontend, self._client_frames)
+                for monitor, door in monitors.items():
+                    if monitor in readable:
+                        self._doorman.hear(monitor, door)
                 if self._dispatcher.seconds_to_next(time.monotonic()) <= 0:
                     self._events.append(Tick())
                 self._carry_out(frontend, backend)
         log.info("stopped: %s", dict(self.counts))
 
     @contextlib.contextmanager
-    def _sockets(self) -> Iterator[tuple[zmq.Socket[bytes], zmq.Socket[bytes]]]:
+    def _sockets(self) -> Iterator[tuple[Socket, Socket, dict[Socket, str]]]:
         context = zmq.Context()
         try:
             with context.socket(zmq.ROUTER) as frontend, context.socket(zmq.ROUTER) as backend:
@@ -121,17 +132,17 @@ class Broker:
                     socket.linger = 250
                     socket.heartbeat_ivl = 1000
                     socket.heartbeat_timeout = 3000
-                frontend.bind(self._config.frontend)
-                backend.bind(self._config.backend)
-                yield frontend, backend
+                doors = {"clients": frontend, "replicas": backend}
+                with self._doorman.on_duty(context, doors) as monitors:
+                    frontend.bind(self._config.frontend)
+                    backend.bind(self._config.backend)
+                    yield frontend, backend, monitors
         finally:
             context.term()
 
     # --- in -----------------------------------------------------------------------------------
 
-    def _read(
-        self, socket: zmq.Socket[bytes], understand: Callable[[bytes, list[zmq.Frame]], Event]
-    ) -> None:
+    def _read(self, socket: Socket, understand: Callable[[bytes, list[zmq.Frame]], Event]) -> None:
         for _ in range(BURST):
             try:
                 identity, *frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
@@ -165,7 +176,7 @@ class Broker:
 
     # --- out ----------------------------------------------------------------------------------
 
-    def _carry_out(self, frontend: zmq.Socket[bytes], backend: zmq.Socket[bytes]) -> None:
+    def _carry_out(self, frontend: Socket, backend: Socket) -> None:
         while self._events:
             for action in self._dispatcher.handle(self._events.popleft(), time.monotonic()):
                 match action:
@@ -193,7 +204,7 @@ def _buffers(frames: list[zmq.Frame]) -> list[memoryview]:
     return [frame.buffer for frame in frames]
 
 
-def _send(socket: zmq.Socket[bytes], frames: Sequence[bytes | memoryview]) -> bool:
+def _send(socket: Socket, frames: Sequence[bytes | memoryview]) -> bool:
     """Hand a message to a peer's connection; False if it has none, or no room."""
     try:
         socket.send_multipart(frames, zmq.DONTWAIT, copy=False)
@@ -206,7 +217,7 @@ def _send(socket: zmq.Socket[bytes], frames: Sequence[bytes | memoryview]) -> bo
     return True
 
 
-def _endpoint(socket: zmq.Socket[bytes]) -> str:
+def _endpoint(socket: Socket) -> str:
     """Where it is really bound, also when the port was left to the system."""
     bound = socket.getsockopt(zmq.LAST_ENDPOINT)
     assert isinstance(bound, bytes)

@@ -8,9 +8,12 @@ Rules:
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import msgspec
+
+from wire.keys import KeyFileError, Keys, read_keys
 
 Endpoint = Annotated[str, msgspec.Meta(pattern=r"^tcp://.+:[0-9*]+$")]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
@@ -36,6 +39,20 @@ class _Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return cls(**settings)
 
 
+def load_keys(variable: str, path: str, kind: type[Keys]) -> Keys | None:
+    """The keys in the file that ``variable`` names; None where it names none.
+
+    Raises:
+        ConfigError: The file cannot be read, or holds something else.
+    """
+    if not path:
+        return None
+    try:
+        return read_keys(Path(path).read_bytes(), kind)
+    except (OSError, KeyFileError) as error:
+        raise ConfigError(f"{variable} cannot be {path!r}: {error}.") from None
+
+
 class BrokerConfig(_Config, frozen=True):
     """Where the broker listens and what it holds."""
 
@@ -51,6 +68,8 @@ class BrokerConfig(_Config, frozen=True):
     """An engine that works on one batch for longer hangs."""
     poison_ms: Positive = 600_000
     """How long a picture that two replicas died of is refused."""
+    keys_file: str = ""
+    """The broker's key file; empty: whoever reaches the sockets is let in."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -74,6 +93,10 @@ class ReplicaConfig(_Config, frozen=True):
     """A replica whose engine works on one batch for longer ends itself, to be started anew."""
     drain_ms: Positive = 15_000
     """How long a stopping replica waits for its last answers to be fetched."""
+    keys_file: str = ""
+    """This replica's key file, for a broker that asks for keys."""
+    alive_file: str = ""
+    """A file to touch whenever the broker pings this replica, for its health check."""
     simulated_base_ms: Annotated[float, msgspec.Meta(ge=0)] = 8.0
     """What a batch costs the simulated engine; the default is a small accelerator's."""
     simulated_image_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.15

@@ -1,23 +1,35 @@
-"""Asks a broker from outside whether it, or a replica of this host, really serves.
+"""Answers a container platform's question: does this part really serve?
 
-The one proof that counts is an answer: a catalogue from the broker's frontend, and for a
-replica its own name among those that the broker would give work to.
+The broker is asked for its catalogue, as any client would. A replica is healthy while the broker
+counts it among the living: the broker pings only those, and the replica touches its alive file at
+every ping.
 """
 
 import secrets
-import socket as hosts
+import time
+from pathlib import Path
+from typing import Final
 
 import zmq
 
 from wire import Catalogue, Describe, WireError, encode, to_client
+from wire.keys import BrokerKeys
+
+FRESH_S: Final = 3.0
+"""Twelve pings."""
 
 
-def catalogue(frontend: str, timeout_ms: int = 2000) -> Catalogue | None:
+def catalogue(
+    frontend: str, keys: BrokerKeys | None = None, timeout_ms: int = 2000
+) -> Catalogue | None:
     """What the broker at ``frontend`` serves; None when it does not answer in time."""
     context = zmq.Context()
     try:
         with context.socket(zmq.DEALER) as socket:
             socket.linger = 0
+            if keys is not None:
+                socket.curve_publickey = socket.curve_serverkey = keys.public.encode()
+                socket.curve_secretkey = keys.secret.encode()
             socket.connect(frontend)
             socket.send(encode(Describe(id=secrets.token_hex(8))))
             if not socket.poll(timeout_ms):
@@ -30,15 +42,15 @@ def catalogue(frontend: str, timeout_ms: int = 2000) -> Catalogue | None:
     return answer if isinstance(answer, Catalogue) else None
 
 
-def broker_serves(frontend: str) -> bool:
-    """Whether the broker answers."""
-    return catalogue(frontend) is not None
+def broker_serves(frontend: str, keys: BrokerKeys | None) -> bool:
+    """Whether the broker that listens at ``frontend`` answers."""
+    address = frontend.replace("//0.0.0.0:", "//127.0.0.1:").replace("//*:", "//127.0.0.1:")
+    return catalogue(address, keys) is not None
 
 
-def replica_serves(frontend: str) -> bool:
-    """Whether the broker counts a replica of this host among the living."""
-    answer = catalogue(frontend)
-    host = hosts.gethostname()[:32]
-    return answer is not None and any(
-        name.split(":")[0] == host for served in answer.models for name in served.replicas
-    )
+def replica_serves(alive_file: Path) -> bool:
+    """Whether the replica that touches ``alive_file`` was pinged by its broker just now."""
+    try:
+        return time.time() - alive_file.stat().st_mtime < FRESH_S
+    except FileNotFoundError:
+        return False

@@ -16,6 +16,7 @@ import secrets
 import socket as hosts
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -47,6 +48,7 @@ from wire import (
     encode,
     to_replica,
 )
+from wire.keys import PeerKeys
 
 log = logging.getLogger("Replica")
 
@@ -62,9 +64,17 @@ HANG_STATUS: Final = 70
 class Replica:
     """Serves one engine to one broker until it is told to stop and has been released."""
 
-    def __init__(self, config: ReplicaConfig, bundle: Bundle, engine: Engine) -> None:
+    def __init__(
+        self,
+        config: ReplicaConfig,
+        bundle: Bundle,
+        engine: Engine,
+        keys: PeerKeys | None = None,
+    ) -> None:
+        """``keys`` are for a broker that lets in only whom it knows."""
         self.name = f"{hosts.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._config = config
+        self._keys = keys
         self._bundle = bundle
         self._device = engine.device
         self._batcher = Batcher(engine.max_batch)
@@ -114,6 +124,10 @@ class Replica:
         broker.reconnect_ivl_max = 500
         broker.heartbeat_ivl = 1000
         broker.heartbeat_timeout = 3000
+        if self._keys is not None:
+            broker.curve_publickey = self._keys.public.encode()
+            broker.curve_secretkey = self._keys.secret.encode()
+            broker.curve_serverkey = self._keys.broker.encode()
         broker.connect(self._config.broker)
 
     def _serve(self, broker: zmq.Socket[bytes]) -> None:
@@ -156,6 +170,8 @@ class Replica:
                 case Ping():
                     busy_s = self._engine.busy_seconds(self._heard)
                     self._say(broker, Alive(busy_ms=None if busy_s is None else busy_s * 1000))
+                    if self._config.alive_file:
+                        Path(self._config.alive_file).touch()
                 case Introduce():
                     self._batcher.clear()
                     self._introduce = True

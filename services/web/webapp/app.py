@@ -24,7 +24,9 @@ def create_app(
         decoders: Where pictures are decoded; made from ``config`` if left out.
     """
     classifier = Classifier(
-        config, client or ModelClient(config.broker), decoders or DecoderPool(config.decoders)
+        config,
+        client or ModelClient(config.broker, config.keys()),
+        decoders or DecoderPool(config.decoders),
     )
     app = Flask("webapp")
     app.request_class = InMemoryRequest

@@ -37,6 +37,7 @@ from wire import (
     to_client,
 )
 from wire.codec import Buffer
+from wire.keys import PeerKeys
 
 INQUIRE_S: Final = 0.5
 """Silence that is worth a question: many times what a healthy answer takes."""
@@ -52,9 +53,10 @@ logger = logging.getLogger("ModelClient")
 class ModelClient:
     """A client of one broker, shared by all threads of a process."""
 
-    def __init__(self, endpoint: str) -> None:
-        """``endpoint`` is the broker's frontend. Nothing is opened before the first call."""
-        self._sockets = SocketPool(endpoint)
+    def __init__(self, endpoint: str, keys: PeerKeys | None = None) -> None:
+        """``endpoint`` is the broker's frontend, ``keys`` are for one that asks for them. Nothing
+        is opened before the first call."""
+        self._sockets = SocketPool(endpoint, keys)
         self._contracts: dict[str, Contract] = {}
         self.dropped = 0
         """Answers that came when their question was settled already, since the start."""

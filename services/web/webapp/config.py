@@ -8,11 +8,13 @@ Rules:
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Final, Self
 
 import msgspec
 
 from imaging.formats import MAX_BYTES
+from wire.keys import KeyFileError, PeerKeys, read_keys
 
 PREFIX: Final = "WEB_"
 GUNICORNS_OWN: Final = "WEB_CONCURRENCY"
@@ -35,6 +37,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8000
     broker: Annotated[str, msgspec.Meta(pattern=r"^(tcp|ipc)://\S+$")] = "tcp://127.0.0.1:5576"
     """The broker's frontend. One name: libzmq uses only the first address behind it."""
+    keys_file: str = ""
+    """The web tier's key file, for a broker that asks for keys."""
     model: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """The model for requests that name none; empty means the first that the broker lists."""
     deadline_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 10_000
@@ -67,3 +71,16 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
             except msgspec.ValidationError as error:
                 raise ConfigError(f"{variable} cannot be {text!r}: {error}.") from None
         return cls(**settings)
+
+    def keys(self) -> PeerKeys | None:
+        """What the key file holds; None where none is set.
+
+        Raises:
+            ConfigError: It cannot be read, or holds something else.
+        """
+        if not self.keys_file:
+            return None
+        try:
+            return read_keys(Path(self.keys_file).read_bytes(), PeerKeys)
+        except (OSError, KeyFileError) as error:
+            raise ConfigError(f"WEB_KEYS_FILE cannot be {self.keys_file!r}: {error}.") from None

@@ -22,6 +22,7 @@ CONFIG_STATUS: Final = 78
 
 try:
     _config: Final = Config.from_env(os.environ)
+    _config.keys()
 except ConfigError as error:
     print(f"sightline: {error}", file=sys.stderr)
     sys.exit(CONFIG_STATUS)

@@ -20,6 +20,7 @@ from weakref import WeakSet
 import zmq
 
 from wire.codec import MAX_HEADER_BYTES
+from wire.keys import PeerKeys
 
 Dealer = zmq.Socket[bytes]
 
@@ -46,8 +47,10 @@ class Closed(Exception):
 class SocketPool:
     """As many sockets to one endpoint as there were borrowers at once."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, keys: PeerKeys | None = None) -> None:
+        """``keys`` are for a broker that lets in only whom it knows."""
         self._endpoint = endpoint
+        self._keys = keys
         self.closing = threading.Event()
         """Set as soon as `close` is called; borrowers hurry then."""
         self._returned = threading.Condition()
@@ -100,6 +103,10 @@ class SocketPool:
         dealer.setsockopt(zmq.IDENTITY, identity.encode())
         for option, value in OPTIONS.items():
             dealer.setsockopt(option, value)
+        if self._keys is not None:
+            dealer.curve_publickey = self._keys.public.encode()
+            dealer.curve_secretkey = self._keys.secret.encode()
+            dealer.curve_serverkey = self._keys.broker.encode()
         dealer.connect(self._endpoint)
         return dealer
 

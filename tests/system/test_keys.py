@@ -1,0 +1,72 @@
+"""The whole service with keys: it works with the right ones, and not at all with others."""
+
+from pathlib import Path
+
+import pytest
+
+from modelserver.keygen import make_keys
+from tests.conftest import Processes, Service, classify, eventually, free_port, request
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> dict[str, str]:
+    return {file.stem: str(file) for file in make_keys(tmp_path / "keys")}
+
+
+def start(service: Service, keys: dict[str, str], web_keys: str) -> None:
+    service.processes.start(
+        "broker",
+        "modelserver",
+        "broker",
+        BROKER_FRONTEND=service.frontend,
+        BROKER_BACKEND=service.backend,
+        BROKER_KEYS_FILE=keys["broker"],
+    )
+    service.start_replica(MODEL_KEYS_FILE=keys["model"])
+    service.start_web(WEB_KEYS_FILE=web_keys, WEB_DEADLINE_MS="2000")
+
+
+def test_with_its_keys_the_service_serves(
+    service: Service, keys: dict[str, str], picture: bytes
+) -> None:
+    start(service, keys, keys["web"])
+    service.await_replicas(1)
+    assert classify(service.port, picture).status == 200
+
+
+def test_web_with_other_keys_gets_nothing(
+    service: Service, keys: dict[str, str], picture: bytes, tmp_path: Path
+) -> None:
+    others = {file.stem: str(file) for file in make_keys(tmp_path / "others")}
+    start(service, keys, others["web"])
+    eventually(lambda: healthy(service.port), within_s=20)
+    assert classify(service.port, picture).status == 503
+    assert "turned away" in service.processes.log("broker")
+
+
+def healthy(port: int) -> bool:
+    try:
+        return request(port, "GET", "/healthz").status == 200
+    except OSError:
+        return False
+
+
+def test_the_health_commands_know_the_keys(
+    service: Service, keys: dict[str, str], tmp_path: Path
+) -> None:
+    settings = {"BROKER_FRONTEND": service.frontend, "BROKER_KEYS_FILE": keys["broker"]}
+    alive = {"MODEL_ALIVE_FILE": str(tmp_path / "alive")}
+    assert health(service.processes, "broker", settings) == 1
+    assert health(service.processes, "replica", alive) == 1
+    service.processes.start(
+        "broker", "modelserver", "broker", BROKER_BACKEND=service.backend, **settings
+    )
+    name, _process = service.start_replica(MODEL_KEYS_FILE=keys["model"], **alive)
+    eventually(lambda: health(service.processes, "broker", settings) == 0)
+    eventually(lambda: health(service.processes, "replica", alive) == 0)
+    service.processes.stop(name)
+    eventually(lambda: health(service.processes, "replica", alive) == 1)
+
+
+def health(processes: Processes, part: str, settings: dict[str, str]) -> int:
+    return processes.start(f"health{free_port()}", "modelserver", "health", part, **settings).wait()
