@@ -7,22 +7,30 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig, load_keys
 from modelserver.supervisor import CONFIG_STATUS
 from wire.keys import BrokerKeys, PeerKeys
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line; ``--help`` has the rest."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"sightline: {message}\n")
+
+
 def main() -> int:
     """Run the program that the command line names. Returns its exit status."""
-    parser = argparse.ArgumentParser(prog="modelserver", description=__doc__)
+    parser = _Parser(prog="modelserver", description=__doc__)
     programs = parser.add_subparsers(dest="program", required=True)
     programs.add_parser("broker", help="carry requests between web and replicas (BROKER_*)")
     programs.add_parser("replica", help="classify what the broker hands out (MODEL_*)")
     serve = programs.add_parser("serve", help="broker, replicas and web on this machine")
-    serve.add_argument("--replicas", type=_positive, default=1, metavar="N")
+    serve.add_argument("--replicas", type=_replicas, default=1, metavar="N")
     serve.add_argument("--host", default="127.0.0.1")
-    serve.add_argument("--port", type=_positive, default=8000)
+    serve.add_argument("--port", type=_port, default=8000)
     serve.add_argument("--model", default="efficientnet-lite0", help="a bundle's name or folder")
     health = programs.add_parser("health", help="exit status 0 if it serves, with its settings")
     health.add_argument("part", choices=["broker", "replica"])
@@ -137,11 +145,16 @@ def _on_stop(stop: Callable[[], object]) -> None:
         signal.signal(number, lambda *_: stop())
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
+def _replicas(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of replicas; it must be 1 or more")
+    return int(text)
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no port; it must be 1 to 65535")
+    return int(text)
 
 
 if __name__ == "__main__":

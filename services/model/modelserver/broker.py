@@ -11,10 +11,11 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import BinaryIO, Final
 
 import zmq
 
+from modelserver import journal
 from modelserver.config import BrokerConfig
 from modelserver.dispatcher import Dispatcher, Limits
 from modelserver.doorman import Doorman
@@ -38,6 +39,7 @@ from wire import (
     Request,
     Result,
     WireError,
+    Work,
     encode,
     from_client,
     from_replica,
@@ -47,6 +49,7 @@ from wire.keys import BrokerKeys
 log = logging.getLogger("Broker")
 
 Socket = zmq.Socket[bytes]
+Recorder = Callable[[Event, float], None]
 
 BURST: Final = 64
 """Messages read from one socket before the other has its turn."""
@@ -65,17 +68,16 @@ class Broker:
     def __init__(self, config: BrokerConfig, keys: BrokerKeys | None = None) -> None:
         """With ``keys`` only peers on its lists are let in."""
         self._config = config
-        self._dispatcher = Dispatcher(
-            Limits(
-                queue_requests=config.max_queue_requests,
-                queue_bytes=config.max_queue_bytes,
-                liveness_s=config.liveness_ms / 1000,
-                execution_s=config.execution_ms / 1000,
-                poison_s=config.poison_ms / 1000,
-            ),
-            now=time.monotonic(),
-            first_job=secrets.randbits(JOB_ID_START_BITS),
+        limits = Limits(
+            queue_requests=config.max_queue_requests,
+            queue_bytes=config.max_queue_bytes,
+            liveness_s=config.liveness_ms / 1000,
+            execution_s=config.execution_ms / 1000,
+            poison_s=config.poison_ms / 1000,
         )
+        now, first_job = time.monotonic(), secrets.randbits(JOB_ID_START_BITS)
+        self._dispatcher = Dispatcher(limits, now=now, first_job=first_job)
+        self._opening = journal.opening(limits, now=now, first_job=first_job)
         self._tutorial = TutorialDesk()
         self._events: deque[Event] = deque()
         self._stopping = False
@@ -93,7 +95,7 @@ class Broker:
         Raises:
             zmq.ZMQError: An endpoint cannot be bound.
         """
-        with self._sockets() as (frontend, backend, monitors):
+        with self._sockets() as (frontend, backend, monitors), self._recorder() as record:
             endpoints = (_endpoint(frontend), _endpoint(backend))
             log.info("listening: clients at %s, replicas at %s", *endpoints)
             if listening is not None:
@@ -115,7 +117,7 @@ class Broker:
                         self._doorman.hear(monitor, door)
                 if self._dispatcher.seconds_to_next(time.monotonic()) <= 0:
                     self._events.append(Tick())
-                self._carry_out(frontend, backend)
+                self._carry_out(frontend, backend, record)
         log.info("stopped: %s", dict(self.counts))
 
     @contextlib.contextmanager
@@ -139,6 +141,15 @@ class Broker:
                     yield frontend, backend, monitors
         finally:
             context.term()
+
+    @contextlib.contextmanager
+    def _recorder(self) -> Iterator[Recorder]:
+        if not self._config.journal_file:
+            yield lambda _event, _now: None
+            return
+        with open(self._config.journal_file, "wb") as file:
+            file.write(self._opening + b"\n")
+            yield lambda event, now: _write_line(file, journal.entry(event, now))
 
     # --- in -----------------------------------------------------------------------------------
 
@@ -176,9 +187,11 @@ class Broker:
 
     # --- out ----------------------------------------------------------------------------------
 
-    def _carry_out(self, frontend: Socket, backend: Socket) -> None:
+    def _carry_out(self, frontend: Socket, backend: Socket, record: Recorder) -> None:
         while self._events:
-            for action in self._dispatcher.handle(self._events.popleft(), time.monotonic()):
+            event, now = self._events.popleft(), time.monotonic()
+            record(event, now)
+            for action in self._dispatcher.handle(event, now):
                 match action:
                     case TellClient(client, message):
                         if not _send(frontend, [client, *self._client_words(client, message)]):
@@ -188,7 +201,8 @@ class Broker:
                         if payload is not None:
                             frames.append(payload.buffer)
                         if not _send(backend, frames):
-                            self._events.append(ReplicaUnreachable(replica))
+                            undelivered = message.job if isinstance(message, Work) else None
+                            self._events.append(ReplicaUnreachable(replica, undelivered))
                     case Note(text, alarming):
                         log.log(logging.WARNING if alarming else logging.INFO, "%s", text)
 
@@ -202,6 +216,10 @@ class Broker:
 
 def _buffers(frames: list[zmq.Frame]) -> list[memoryview]:
     return [frame.buffer for frame in frames]
+
+
+def _write_line(file: BinaryIO, line: bytes) -> None:
+    file.write(line + b"\n")
 
 
 def _send(socket: Socket, frames: Sequence[bytes | memoryview]) -> bool:

@@ -64,10 +64,13 @@ class BrokerConfig(_Config, frozen=True):
     max_queue_bytes: Positive = 256 * 1024 * 1024
     liveness_ms: Annotated[int, msgspec.Meta(ge=500)] = 2000
     """A replica not heard of for so long is dead."""
-    execution_ms: Positive = 10_000
-    """An engine that works on one batch for longer hangs."""
+    execution_ms: Positive = 5_000
+    """An engine that works on one batch for longer hangs. Half of web's
+    deadline, so that the requests it holds can still be tried elsewhere."""
     poison_ms: Positive = 600_000
     """How long a picture that two replicas died of is refused."""
+    journal_file: str = ""
+    """Where to record all that happens, without pictures, so that it can be replayed."""
     keys_file: str = ""
     """The broker's key file; empty: whoever reaches the sockets is let in."""
 
@@ -89,7 +92,7 @@ class ReplicaConfig(_Config, frozen=True):
     threads: Positive = msgspec.field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """Threads of the engine."""
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
-    execution_ms: Positive = 10_000
+    execution_ms: Positive = 5_000
     """A replica whose engine works on one batch for longer ends itself, to be started anew."""
     drain_ms: Positive = 15_000
     """How long a stopping replica waits for its last answers to be fetched."""

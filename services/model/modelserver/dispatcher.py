@@ -7,9 +7,10 @@ Laws (DESIGN, section 4), each kept in one place:
   .................................................................... `_admit`
 - Nothing expired or cancelled is dispatched ............................ `_expire`, `_cancel`
 - A dead replica's requests go back to the head of the queue, once; from then on each travels
-  alone, so that a second death convicts the right one ................. `_lose`, `_assign`
+  alone, so that a second death convicts the right one ......... `_lose`, `_convict`, `_assign`
 - A late or unknown reply is dropped and counted ........................ `_finish`, `_stranger`
 - A leaving replica gets nothing new and goes when its hands are empty .. `_leave`, `_release`
+- Pixels go to replicas of the contract that they were made for ......... `Model.staff`, `_adopt`
 
 Times are seconds on the caller's monotonic clock.
 """
@@ -67,6 +68,10 @@ from wire.messages import JOB_ID_MAX
 RETRY_UNMEASURED_MS: Final = 1000
 """What Retry-After says while no drain rate has been measured."""
 
+STALE_DEADLINES: Final = 1024
+"""So many deadlines of settled requests may wait for their time, besides as many as there are
+requests; then they are swept out. Otherwise fast answers to patient clients fill the memory."""
+
 UNNAMED_MODEL: Final = "default"
 """What a request for no model in particular asks for while none has been seen."""
 
@@ -80,7 +85,7 @@ class Limits:
     ping_s: float = 0.25
     liveness_s: float = 2.0
     """A replica not heard of for so long is dead: eight pings."""
-    execution_s: float = 10.0
+    execution_s: float = 5.0
     """An engine busy with one batch for longer hangs."""
     poison_s: float = 600.0
     """How long the pixels of a poisoned request are refused."""
@@ -107,12 +112,15 @@ class Dispatcher:
         self._queued_bytes = 0
         self._next_job = first_job
         self._started = now
-        self._ticked = now
+        self._seen = now
         self._next_ping = now
         self._actions: list[Action] = []
 
     def handle(self, event: Event, now: float) -> list[Action]:
         """What has to be done about ``event`` at ``now``, in order."""
+        if now - self._seen > self.limits.liveness_s / 2:
+            self._return(now)
+        self._seen = now
         self._expire(now)
         match event:
             case Asked(client, request, payload):
@@ -127,9 +135,10 @@ class Dispatcher:
                 self._join(identity, ready, now)
             case ReplicaSaid(identity, message):
                 self._hear(identity, message, now)
-            case ReplicaUnreachable(identity):
+            case ReplicaUnreachable(identity, undelivered):
                 if identity in self._replicas:
-                    self._lose(self._replicas[identity], "its connection is gone", now)
+                    replica = self._replicas[identity]
+                    self._lose([replica], "its connection is gone", now, undelivered)
             case ClientUnreachable(client):
                 self._abandon(client)
             case Tick():
@@ -260,21 +269,32 @@ class Dispatcher:
             known.credit, known.heard = ready.credit, now
         else:
             if known is not None:
-                self._lose(known, f"it serves {contract.model} {contract.version} now", now)
+                self._lose([known], f"it serves {contract.model} {contract.version} now", now)
             replica = Replica(identity, ready.replica, contract, ready.credit, now)
             self._replicas[identity] = model.replicas[identity] = replica
+            self._adopt(model, contract)
             self.counts["joined"] += 1
             self._note(
                 f"replica {ready.replica} joined: {contract.model} version {contract.version} "
                 f"on {ready.device}, credit {ready.credit}; {len(model.staff)} now"
             )
-        if model.contract != contract:
-            model.contract = contract
-            for job in model.queue.jobs():
-                mismatch = _mismatch(job.request, job.nbytes, contract)
-                if mismatch is not None:
-                    self._answer(job, mismatch)
         self._assign(model, now)
+
+    def _adopt(self, model: Model, contract: Contract) -> None:
+        """From now on pixels are made for this contract; what waits for another is stale."""
+        if model.contract == contract:
+            return
+        model.contract = contract
+        for job in model.queue.jobs():
+            mismatch = _mismatch(job.request, job.nbytes, contract)
+            if mismatch is not None:
+                self._answer(job, mismatch)
+
+    def _fall_back(self, model: Model) -> None:
+        """Where nobody serves the present contract any more, those of another one do."""
+        others = [replica for replica in model.replicas.values() if not replica.leaving]
+        if others and not model.staff:
+            self._adopt(model, others[-1].contract)
 
     def _hear(self, identity: bytes, message: FromReplica, now: float) -> None:
         replica = self._replicas.get(identity)
@@ -285,7 +305,9 @@ class Dispatcher:
         match message:
             case Alive(busy_ms=busy_ms):
                 if busy_ms is not None and busy_ms > self.limits.execution_s * 1000:
-                    self._lose(replica, f"its engine hangs since {busy_ms / 1000:.1f} s", now)
+                    self._lose([replica], f"its engine hangs since {busy_ms / 1000:.1f} s", now)
+                elif busy_ms is None:
+                    self._write_off(replica, now)
             case Done() | Failed():
                 self._finish(replica, message, now)
             case Leave():
@@ -297,6 +319,17 @@ class Dispatcher:
             self.counts["late"] += 1
         reply = Release() if isinstance(message, Leave) else Introduce()
         self._actions.append(TellReplica(identity, reply))
+
+    def _write_off(self, replica: Replica, now: float) -> None:
+        """What an idle replica still owes long after the deadline got lost on the way, there or
+        back. Without this its credit would be gone for good."""
+        due = now - self.limits.liveness_s
+        for job in [job for job in replica.held.values() if job.answered and job.deadline < due]:
+            self.counts["written_off"] += 1
+            del replica.held[job.id]
+        if replica.leaving:
+            self._release(replica)
+        self._assign(self._models[replica.contract.model], now)
 
     def _finish(self, replica: Replica, message: Done | Failed, now: float) -> None:
         job = replica.held.pop(message.job, None)
@@ -331,6 +364,7 @@ class Dispatcher:
     def _leave(self, replica: Replica, now: float) -> None:
         replica.leaving = True
         model = self._models[replica.contract.model]
+        self._fall_back(model)
         self._note(f"replica {replica.name} is leaving; {len(model.staff)} stay")
         self._release(replica)
         self._assign(model, now)
@@ -340,43 +374,71 @@ class Dispatcher:
             self._forget(replica)
             self._actions.append(TellReplica(replica.identity, Release()))
 
-    def _lose(self, replica: Replica, reason: str, now: float) -> None:
-        model = self._models[replica.contract.model]
-        self._forget(replica)
-        self.counts["lost"] += 1
-        orphans = [job for job in replica.held.values() if not job.answered]
-        self._note(
-            f"replica {replica.name} is lost: {reason}; it held {len(orphans)} requests, "
-            f"{len(model.staff)} replicas stay",
-            alarming=True,
-        )
-        for job in orphans:
-            job.deaths += 1
-            if job.deaths < 2:
-                job.replica = None
-                self.counts["redispatched"] += 1
-                self._enqueue(model, job)
-                continue
-            self.counts["poisoned"] += 1
+    def _lose(
+        self, replicas: list[Replica], reason: str, now: float, undelivered: int | None = None
+    ) -> None:
+        """Together, because none of the lost may inherit the work of another. Nobody can have
+        died of the job that was ``undelivered``."""
+        for replica in replicas:
+            self._forget(replica)
+        for replica in replicas:
+            model = self._models[replica.contract.model]
+            orphans = sum(not job.answered for job in replica.held.values())
+            self.counts["lost"] += 1
             self._note(
-                f"request {job.request.id} (trace {job.request.trace!r}) is poisoned: "
-                "two replicas died of it",
+                f"replica {replica.name} is lost: {reason}; it held {orphans} requests, "
+                f"{len(model.staff)} replicas stay",
                 alarming=True,
             )
-            self._poison.add(job.payload, now)
+            for job in replica.held.values():
+                job.deaths += job.id != undelivered
+                if job.deaths > 1 and job.id != undelivered:
+                    self._convict(job, now)
+                elif not job.answered:
+                    self._give_back(model, job, now)
+        for name in {replica.contract.model for replica in replicas}:
+            self._assign(self._models[name], now)
+
+    def _give_back(self, model: Model, job: Job, now: float) -> None:
+        """To the head of the queue, if anybody may still serve it."""
+        contract = model.contract
+        if contract and (mismatch := _mismatch(job.request, job.nbytes, contract)):
+            self._answer(job, mismatch)
+        elif self._poison.holds(job.payload, now):
             self._answer(job, _poisoned(job.request))
-        if not model.staff:
-            model.rate.pause()
-        self._assign(model, now)
+        else:
+            job.replica = None
+            self.counts["redispatched"] += 1
+            self._enqueue(model, job, first=True)
+
+    def _convict(self, job: Job, now: float) -> None:
+        """Two replicas died of these pixels, so whoever waits with the same ones has no hope."""
+        self.counts["poisoned"] += 1
+        self._note(
+            f"request {job.request.id} (trace {job.request.trace!r}) is poisoned: "
+            "two replicas died of it",
+            alarming=True,
+        )
+        self._poison.add(job.payload, now)
+        waiting = [other for model in self._models.values() for other in model.queue.jobs()]
+        # As bytes, because memoryviews are compared one element after the other.
+        pixels = job.payload.buffer.tobytes()
+        twins = [other for other in waiting if other.payload.buffer.tobytes() == pixels]
+        for victim in twins if job.answered else [job, *twins]:
+            self._answer(victim, _poisoned(victim.request))
 
     def _forget(self, replica: Replica) -> None:
+        model = self._models[replica.contract.model]
         del self._replicas[replica.identity]
-        del self._models[replica.contract.model].replicas[replica.identity]
+        del model.replicas[replica.identity]
+        if not model.replicas:
+            model.rate.pause()
+        self._fall_back(model)
 
     # --- jobs ---------------------------------------------------------------------------------
 
-    def _enqueue(self, model: Model, job: Job) -> None:
-        model.queue.put(job)
+    def _enqueue(self, model: Model, job: Job, *, first: bool = False) -> None:
+        model.queue.put(job, first=first)
         self._queued_requests += 1
         self._queued_bytes += job.nbytes
 
@@ -391,10 +453,12 @@ class Dispatcher:
             return
         staff = model.staff
         if model.queue.returned:
+            # Not to one that is about to be lost: its second death would convict an innocent.
+            lively = now - self.limits.liveness_s / 2
             for replica in staff:
                 if not model.queue.returned:
                     break
-                if not replica.held:
+                if not replica.held and replica.heard >= lively:
                     self._hand(model.queue.take_suspect(), replica, now)
             if model.queue.returned and not any(replica.isolating for replica in staff):
                 # Nobody is idle, so the one nearest to it is kept free of new work until it is.
@@ -418,7 +482,9 @@ class Dispatcher:
         self.counts["dispatched"] += 1
         work = Work(
             job=job.id,
-            deadline_ms=max(1, math.ceil((job.deadline - now) * 1000)),
+            # Rounding must not make the budget larger than the request's own, which may be the
+            # largest that there is.
+            deadline_ms=min(job.request.deadline_ms, math.ceil((job.deadline - now) * 1000)),
             top_k=job.request.top_k,
             encoding=job.request.encoding,
             trace=job.request.trace,
@@ -455,24 +521,28 @@ class Dispatcher:
             self._dequeued(job)
         if model.contract is None and not model.queue:
             del self._models[model.name]
+        if len(self._deadlines) > 2 * len(self._jobs) + STALE_DEADLINES:
+            self._deadlines = [(j.deadline, j.id, *key) for key, j in self._jobs.items()]
+            heapq.heapify(self._deadlines)
 
     # --- time ---------------------------------------------------------------------------------
 
+    def _return(self, now: float) -> None:
+        """It was this broker that was away (stopped, or starved): nobody could be heard."""
+        for replica in self._replicas.values():
+            replica.heard = now
+        for model in self._models.values():
+            model.rate.pause()
+
     def _tick(self, now: float) -> None:
-        if now - self._ticked > self.limits.liveness_s / 2:
-            # It was this broker that was away (stopped, or starved): nobody could be heard.
-            for replica in self._replicas.values():
-                replica.heard = now
-        self._ticked = now
         if now < self._next_ping:
             return
         self._next_ping = now + self.limits.ping_s
-        for replica in list(self._replicas.values()):
-            silence = now - replica.heard
-            if silence > self.limits.liveness_s:
-                self._lose(replica, f"not heard of for {silence:.1f} s", now)
-            else:
-                self._actions.append(TellReplica(replica.identity, Ping()))
+        due = now - self.limits.liveness_s
+        silent = [replica for replica in self._replicas.values() if replica.heard < due]
+        self._lose(silent, f"not heard of for {self.limits.liveness_s:.1f} s", now)
+        for identity in self._replicas:
+            self._actions.append(TellReplica(identity, Ping()))
 
     # --- words --------------------------------------------------------------------------------
 

@@ -39,6 +39,8 @@ class ReplicaUnreachable:
     """A message could not be handed to this replica's connection."""
 
     replica: bytes
+    undelivered: int | None = None
+    """The job that the message was to bring, if it was Work."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,8 @@ class Replica:
     @property
     def free(self) -> bool:
         """It can take one more ordinary job."""
-        return len(self.held) < self.credit and not self.isolating
+        held = len(self.held)
+        return held < self.credit and not (held == 1 and self.isolating)
 
     @property
     def isolating(self) -> bool:
@@ -49,5 +50,9 @@ class Model:
 
     @property
     def staff(self) -> list[Replica]:
-        """The replicas that take work."""
-        return [replica for replica in self.replicas.values() if not replica.leaving]
+        """The replicas that take work. Those of another contract would take these pixels for
+        something else, so they only finish what they have."""
+        if self.contract is None:
+            return []
+        digest = self.contract.digest
+        return [r for r in self.replicas.values() if not r.leaving and r.contract.digest == digest]

@@ -65,9 +65,13 @@ class JobQueue:
         """All that wait, in no order to rely on."""
         return [*self.returned.values(), *self.interactive.values(), *self.bulk.values()]
 
-    def put(self, job: Job) -> None:
-        """Queue a job at the place that its history and priority give it."""
-        self._lane(job)[job.id] = job
+    def put(self, job: Job, *, first: bool = False) -> None:
+        """Queue a job in the lane that its history and priority give it: last in that, or first
+        if it has had its turn before. Suspects keep their order among themselves."""
+        lane = self._lane(job)
+        lane[job.id] = job
+        if first and lane is not self.returned:
+            lane.move_to_end(job.id, last=False)
 
     def take_suspect(self) -> Job:
         """The oldest job that a dead replica gave back. Raises KeyError when there is none."""

@@ -19,13 +19,17 @@ class PoisonList:
 
     def add(self, payload: Payload, now: float) -> None:
         """Refuse these bytes from now on."""
-        self._until[_digest(payload)] = now + self._keep_s
+        digest = _digest(payload)
+        self._until[digest] = now + self._keep_s
+        self._until.move_to_end(digest)
         while len(self._until) > self._max_digests:
             self._until.popitem(last=False)
 
     def holds(self, payload: Payload, now: float) -> bool:
         """Whether these bytes are refused at ``now``. Hashes only while any are."""
-        return bool(self._until) and self._until.get(_digest(payload), now) > now
+        while self._until and next(iter(self._until.values())) <= now:
+            self._until.popitem(last=False)
+        return bool(self._until) and _digest(payload) in self._until
 
 
 def _digest(payload: Payload) -> bytes:

@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Mapping
 
+from modelserver.bundle import BundleError, find_bundle
 from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig
 from modelserver.supervisor import Program, Supervisor
 
@@ -26,7 +27,7 @@ def supervisor(
     Everything that ``env`` sets for a tier holds; what it leaves open is chosen here.
 
     Raises:
-        ConfigError: A setting does not fit, or a port is taken.
+        ConfigError: A setting does not fit, there is no such bundle, or a port is taken.
     """
     broker = BrokerConfig.from_env(env)
     cores = len(os.sched_getaffinity(0))
@@ -36,7 +37,10 @@ def supervisor(
         "MODEL_THREADS": str(max(1, cores // replicas)),
         **env,
     }
-    ReplicaConfig.from_env(replica_env)
+    try:
+        find_bundle(ReplicaConfig.from_env(replica_env).bundle)
+    except BundleError as error:
+        raise ConfigError(str(error)) from None
     for address, name in (
         ((host, port), "PORT"),
         (_address(broker.frontend), "BROKER_FRONTEND"),

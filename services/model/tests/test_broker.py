@@ -7,14 +7,16 @@ import socket as tcp
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import zmq
 
 import wire
-from modelserver import health
+from modelserver import health, journal
 from modelserver.broker import Broker
 from modelserver.config import BrokerConfig
+from modelserver.events import TellClient
 
 CONTRACT = wire.Contract(
     model="m",
@@ -72,8 +74,12 @@ class Running:
 
 
 @pytest.fixture
-def running() -> Iterator[Running]:
-    config = BrokerConfig(frontend="tcp://127.0.0.1:*", backend="tcp://127.0.0.1:*")
+def running(tmp_path: Path) -> Iterator[Running]:
+    config = BrokerConfig(
+        frontend="tcp://127.0.0.1:*",
+        backend="tcp://127.0.0.1:*",
+        journal_file=str(tmp_path / "journal"),
+    )
     context = zmq.Context()
     service = Running(Broker(config), context)
     try:
@@ -223,6 +229,15 @@ def test_the_catalogue_is_there_before_any_model(running: Running) -> None:
     client = running.client()
     client.send(wire.encode(wire.Describe(id="d")))
     assert answer(client) == wire.Catalogue(id="d", models=())
+
+
+def test_what_a_broker_recorded_can_be_replayed(running: Running, tmp_path: Path) -> None:
+    for _ in range(3):
+        one_request_works(running)
+    running.stop()
+    actions = journal.replay((tmp_path / "journal").read_bytes().splitlines())
+    told = [a.message for step in actions for a in step if isinstance(a, TellClient)]
+    assert [m.id for m in told if isinstance(m, wire.Result)] == ["sound"] * 3
 
 
 # --- the tutorial's client --------------------------------------------------------------------

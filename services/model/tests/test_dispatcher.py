@@ -1,11 +1,13 @@
 """The broker's laws, on a fake clock: events in, actions out."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
 import pytest
 
 import wire
-from modelserver.dispatcher import RETRY_UNMEASURED_MS, Dispatcher, Limits
+from modelserver.dispatcher import RETRY_UNMEASURED_MS, STALE_DEADLINES, Dispatcher, Limits
 from modelserver.events import (
     Action,
     Asked,
@@ -18,6 +20,7 @@ from modelserver.events import (
     TellReplica,
     Tick,
 )
+from modelserver.poison import PoisonList
 from wire import FailureCode
 
 CONTRACT = wire.Contract(
@@ -482,3 +485,189 @@ def test_an_answered_request_leaves_nothing_behind() -> None:
     assert bench.dispatcher.queued == 0
     assert bench.dispatcher._jobs == {}
     assert bench.dispatcher._deadlines == []
+
+
+def test_two_that_fall_silent_together_do_not_inherit_from_each_other() -> None:
+    bench = Bench(liveness_s=2)
+    bench.ready(b"R1")
+    bench.ready(b"R2")
+    bench.ask(deadline_ms=60_000)
+    actions = bench.wait(2.6)
+    assert len(works(actions)) == 0
+    assert codes(actions) == []
+    assert bench.dispatcher.counts["lost"] == 2
+    assert works(bench.ready(b"R3")) == [(b"R3", 1)]
+
+
+def test_no_third_replica_gets_what_two_died_of_in_another_request_either() -> None:
+    bench = Bench()
+    bench.ready(b"R1", credit=1)
+    bench.ask("r1")
+    bench.ask("twin")
+    bench.kill(b"R1")
+    bench.ready(b"R2", credit=1)
+    assert codes(bench.kill(b"R2")) == [FailureCode.POISONED, FailureCode.POISONED]
+    assert works(bench.ready(b"R3")) == []
+
+
+def test_a_twin_that_a_third_replica_dies_of_goes_to_no_fourth() -> None:
+    bench = Bench()
+    for replica in (b"R1", b"R2", b"R3"):
+        bench.ready(replica, credit=1)
+    bench.ask("r1")
+    bench.ask("twin")  # on R2
+    bench.kill(b"R1")
+    assert codes(bench.kill(b"R3")) == [FailureCode.POISONED]
+    assert codes(bench.kill(b"R2")) == [FailureCode.POISONED]
+
+
+def test_pixels_that_nobody_waits_for_any_more_are_poisoned_too() -> None:
+    bench = Bench()
+    bench.ready(b"R1")
+    bench.ask()
+    bench.kill(b"R1")
+    bench.ready(b"R2")
+    bench.feed(ClientSaid(b"c", wire.Cancel(id="r")))
+    assert answers(bench.kill(b"R2")) == []
+    assert codes(bench.ask("again")) == [FailureCode.POISONED]
+
+
+def test_the_last_poison_is_remembered_longest_though_it_was_poison_before() -> None:
+    poison = PoisonList(keep_s=10, max_digests=2)
+    first, second, third = (Pixels(bytes([n])) for n in range(3))
+    poison.add(first, 0)
+    poison.add(second, 1)
+    poison.add(first, 2)
+    poison.add(third, 3)
+    assert [poison.holds(p, 4) for p in (first, second, third)] == [True, False, True]
+
+
+def test_a_credit_whose_work_or_reply_got_lost_comes_back() -> None:
+    bench = Bench(liveness_s=2)
+    bench.ready(credit=1)
+    bench.ask("lost", deadline_ms=1000)
+    bench.ask("next", deadline_ms=60_000)
+    handed = []
+    for _ in range(4):
+        handed += works(bench.wait(1))
+        handed += works(bench.feed(ReplicaSaid(b"R1", wire.Alive(busy_ms=None))))
+    assert handed == [(b"R1", 2)]
+
+
+def test_the_largest_budget_is_not_rounded_beyond_what_a_replica_understands() -> None:
+    bench = Bench()
+    bench.ready()
+    bench.now = 424.005
+    [action] = bench.ask(deadline_ms=600_000)
+    assert isinstance(action, TellReplica)
+    frames = [wire.encode(action.message), b""]
+    assert wire.to_replica.decode(frames) == action.message
+
+
+def test_fast_answers_to_patient_clients_do_not_fill_the_memory() -> None:
+    bench = Bench()
+    bench.ready()
+    for n in range(5000):
+        [(_, job)] = works(bench.ask(f"r{n}", deadline_ms=600_000))
+        bench.done(job)
+    assert len(bench.dispatcher._deadlines) <= STALE_DEADLINES
+
+
+def test_an_outage_does_not_count_as_slowness_when_the_last_replica_left() -> None:
+    bench = Bench(liveness_s=600)
+    saturate(bench, per_second=10, seconds=3)
+    bench.leave()
+    bench.ask("waits", deadline_ms=600_000)
+    bench.done(31)
+    bench.wait(60)
+    bench.ready(b"R2", credit=1)
+    for n in range(3):
+        bench.ask(f"waits too {n}", deadline_ms=600_000)
+    bench.done(32, b"R2")
+    assert codes(bench.ask("hasty", deadline_ms=2000)) == []
+
+
+def test_when_the_broker_itself_was_away_nobody_was_slow() -> None:
+    bench = Bench(liveness_s=2)
+    saturate(bench, per_second=10, seconds=3)
+    bench.ask("waits", deadline_ms=600_000)
+    bench.now += 60
+    bench.done(31)
+    bench.ask("waits too", deadline_ms=600_000)
+    assert codes(bench.ask("hasty", deadline_ms=2000)) == []
+
+
+# --- two versions -----------------------------------------------------------------------------
+
+NEWER = msgspec.structs.replace(CONTRACT, version="2", digest="fedcba9876543210")
+
+
+def test_pixels_never_go_to_a_replica_of_another_version() -> None:
+    bench = Bench()
+    bench.ready(b"old")
+    bench.ready(b"new", credit=1, contract=NEWER)
+    handed = [work for n in range(3) for work in works(bench.ask(f"r{n}", digest=NEWER.digest))]
+    assert handed == [(b"new", 1)]
+    assert works(bench.ask("image", encoding="image")) == []
+
+
+def test_what_an_old_version_died_of_is_stale_for_the_new_one() -> None:
+    bench = Bench()
+    bench.ready(b"old")
+    bench.ask()
+    bench.ready(b"new", contract=NEWER)
+    died = bench.kill(b"old")
+    assert codes(died) == [FailureCode.STALE_CONTRACT]
+    assert works(died) == []
+
+
+def test_an_old_replica_that_says_ready_again_does_not_bring_its_version_back() -> None:
+    bench = Bench()
+    bench.ready(b"old")
+    bench.ready(b"new", contract=NEWER)
+    bench.ready(b"old")
+    assert works(bench.ask(digest=NEWER.digest)) == [(b"new", 1)]
+
+
+@pytest.mark.parametrize("end", [Bench.kill, Bench.leave])
+def test_without_the_new_version_the_old_one_serves_again(
+    end: Callable[[Bench, bytes], object],
+) -> None:
+    bench = Bench()
+    bench.ready(b"old")
+    bench.ready(b"new", contract=NEWER)
+    end(bench, b"new")
+    assert works(bench.ask()) == [(b"old", 1)]
+
+
+def test_nobody_dies_of_what_was_not_delivered() -> None:
+    bench = Bench()
+    for replica in (b"R1", b"R2", b"R3"):
+        bench.ready(replica)
+    [(first, job)] = works(bench.ask("r", deadline_ms=60_000))
+    [(second, _)] = works(bench.feed(ReplicaUnreachable(first, job)))
+    [(third, _)] = works(bench.feed(ReplicaUnreachable(second, job)))
+    [result] = answers(bench.done(job, third))
+    assert isinstance(result, wire.Result)
+    assert result.attempt == 1
+
+
+def test_what_was_not_delivered_keeps_its_place_in_the_queue() -> None:
+    bench = Bench()
+    bench.ready(b"R1", credit=1)
+    for n in range(3):
+        bench.ask(f"r{n}")
+    bench.feed(ReplicaUnreachable(b"R1", 1))
+    assert works(bench.ready(b"R2", credit=3)) == [(b"R2", 1), (b"R2", 2), (b"R2", 3)]
+
+
+def test_a_suspect_does_not_go_to_a_replica_that_may_be_lost_too() -> None:
+    bench = Bench(liveness_s=2)
+    bench.ready(b"R1")
+    bench.ask("r", deadline_ms=60_000)
+    bench.ready(b"R2")
+    bench.wait(0.9)
+    bench.feed(ReplicaSaid(b"R1", wire.Alive(busy_ms=None)))
+    bench.wait(0.3)
+    assert works(bench.kill(b"R1")) == []
+    assert works(bench.feed(ReplicaSaid(b"R2", wire.Alive(busy_ms=None)))) == [(b"R2", 1)]
