@@ -137,6 +137,29 @@ def test_a_chunk_that_is_none_is_refused(server: Server) -> None:
     assert b"urn:sightline:problem:bad-request" in answer
 
 
+def test_a_request_whose_sender_left_is_cancelled(
+    server: Server, fake: FakeModel, photo: bytes, until: Until
+) -> None:
+    fake.delay_s = 5.0
+    head = f"POST /api/v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(photo)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(head.encode() + photo)
+        until(lambda: len(fake.requests) == 1)
+        assert fake.cancelled == []
+    until(lambda: fake.cancelled == [fake.requests[0].id])
+
+
+def test_a_sender_who_is_early_with_the_next_request_has_not_left(
+    server: Server, fake: FakeModel, photo: bytes
+) -> None:
+    fake.delay_s = 0.5
+    head = f"POST /api/v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(photo)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        connection.sendall(2 * (head.encode() + photo))
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+    assert fake.cancelled == []
+
+
 def test_a_stop_finishes_what_was_begun(
     server: Server, fake: FakeModel, photo: bytes, until: Until
 ) -> None:

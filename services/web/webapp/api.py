@@ -9,6 +9,7 @@ from flask import Blueprint, Response, g, request
 from webapp.classifier import Classifier, TimingMs
 from webapp.envelope import answer, note_timing
 from webapp.errors import BadRequest
+from webapp.presence import sender_left
 from webapp.uploads import picture_in_body
 from wire import Prediction
 
@@ -56,6 +57,7 @@ def blueprint(classifier: Classifier) -> Blueprint:
             model=request.args.get("model", ""),
             top_k=_top_k(request.args.get("top_k", "5")),
             trace=g.request_id,
+            left=sender_left(),
         )
         note_timing(classified.timing_ms)
         result = classified.result

@@ -18,6 +18,7 @@ from imaging.formats import admit
 from webapp.client import ModelClient
 from webapp.config import Config
 from webapp.errors import ModelError, StaleContract, Unavailable, UnknownModel
+from webapp.presence import Left, nobody_left
 from wire import Result
 
 PREPARATIONS: Final = 3
@@ -73,6 +74,7 @@ class Classifier:
         top_k: int = 5,
         trace: str = "",
         preview: bool = False,
+        left: Left = nobody_left,
     ) -> Classified:
         """The ``top_k`` classes of the picture in ``file``, by ``model`` or the default one.
 
@@ -80,6 +82,7 @@ class Classifier:
             ImageError: The file is no picture that can be used.
             Busy: The decoders have too much to do.
             ModelError: There is no result from the model.
+            SenderLeft: ``left`` said that nobody waits for it.
         """
         admit(file)
         began = time.monotonic()
@@ -95,7 +98,12 @@ class Classifier:
             decode_s += time.monotonic() - decoding
             try:
                 result = self._client.classify(
-                    picture.pixels, contract=contract, deadline=deadline, top_k=top_k, trace=trace
+                    picture.pixels,
+                    contract=contract,
+                    deadline=deadline,
+                    top_k=top_k,
+                    trace=trace,
+                    left=left,
                 )
             except (StaleContract, UnknownModel) as error:
                 self._client.forget(contract)

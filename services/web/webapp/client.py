@@ -18,7 +18,8 @@ from uuid import uuid4
 import zmq
 from msgspec.structs import replace
 
-from webapp.errors import ProtocolError, Unavailable, UnknownModel, from_failure
+from webapp.errors import ProtocolError, SenderLeft, Unavailable, UnknownModel, from_failure
+from webapp.presence import Left, nobody_left
 from webapp.sockets import Closed, Dealer, SocketPool
 from wire import (
     Cancel,
@@ -44,6 +45,9 @@ INQUIRE_S: Final = 0.5
 VERDICT_S: Final = 0.05
 """The broker is given this much less time than there is, so that its own word on a missed
 deadline still arrives in time."""
+PEEK_S: Final = 0.1
+"""How often somebody who waits is looked after: soon enough to spare most of a wasted wait, and
+not a noticeable cost with every thread waiting."""
 COLD_START_S: Final = 0.2
 """Pause between two questions for a contract while no replica has introduced itself."""
 
@@ -69,6 +73,7 @@ class ModelClient:
         deadline: float,
         top_k: int = 5,
         trace: str = "",
+        left: Left = nobody_left,
     ) -> Result:
         """The ``top_k`` (1 to 100) most probable classes of ``pixels``.
 
@@ -78,8 +83,10 @@ class ModelClient:
             deadline: A point of ``time.monotonic()``.
             top_k: How many classes to return.
             trace: The caller's name for this request in the logs of broker and replica.
+            left: Whether the one who wants the answer has gone; it is then not waited for.
 
         Raises:
+            SenderLeft: ``left`` said so. The broker has been told.
             ModelError: One of its subclasses, by what can be done about it.
         """
         request = Request(
@@ -90,7 +97,7 @@ class ModelClient:
             top_k=top_k,
             trace=trace,
         )
-        reply = self._ask(request, deadline, pixels)
+        reply = self._ask(request, deadline, pixels, left=left)
         if isinstance(reply, Failure):
             raise from_failure(reply)
         if not isinstance(reply, Result):
@@ -139,31 +146,51 @@ class ModelClient:
         """Ends the calls under way as Unavailable, within INQUIRE_S, and frees all sockets."""
         self._sockets.close()
 
-    def _ask(self, question: Request | Describe, deadline: float, *payload: Buffer) -> ToClient:
+    def _ask(
+        self,
+        question: Request | Describe,
+        deadline: float,
+        *payload: Buffer,
+        left: Left = nobody_left,
+    ) -> ToClient:
         """The first message that answers ``question``, however often it has to be repeated."""
         try:
             with self._sockets.borrowed() as dealer:
-                return self._wait(dealer, question, deadline, *payload)
+                return self._wait(dealer, question, deadline, *payload, left=left)
         except Closed:
             raise Unavailable("This server is shutting down.") from None
 
     def _wait(
-        self, dealer: Dealer, question: Request | Describe, deadline: float, *payload: Buffer
+        self,
+        dealer: Dealer,
+        question: Request | Describe,
+        deadline: float,
+        *payload: Buffer,
+        left: Left,
     ) -> ToClient:
         nudge = Inquire(id=question.id) if isinstance(question, Request) else question
         _send(dealer, question, *payload)
-        while (left := deadline - time.monotonic()) > 0 and not self._sockets.closing.is_set():
-            if not dealer.poll(ceil(min(left, INQUIRE_S) * 1000)):
+        now = time.monotonic()
+        next_nudge = now + INQUIRE_S
+        while now < deadline and not self._sockets.closing.is_set():
+            pause = min(deadline - now, next_nudge - now, PEEK_S)
+            if dealer.poll(max(1, ceil(pause * 1000))):
+                next_nudge = time.monotonic() + INQUIRE_S
+                reply = _received(dealer)
+                if reply is None or reply.id != question.id:
+                    self.dropped += 1
+                elif not isinstance(reply, Unknown):
+                    return reply
+                elif isinstance(question, Request):
+                    logger.info("request %s got lost on its way and is sent again", question.id)
+                    _send(dealer, replace(question, deadline_ms=_budget_ms(deadline)), *payload)
+            elif left():
+                _send(dealer, Cancel(id=question.id))
+                raise SenderLeft("The connection was closed.")
+            now = time.monotonic()
+            if now >= next_nudge:
+                next_nudge = now + INQUIRE_S
                 _send(dealer, nudge)
-                continue
-            reply = _received(dealer)
-            if reply is None or reply.id != question.id:
-                self.dropped += 1
-            elif not isinstance(reply, Unknown):
-                return reply
-            elif isinstance(question, Request):
-                logger.info("request %s got lost on its way and is sent again", question.id)
-                _send(dealer, replace(question, deadline_ms=_budget_ms(deadline)), *payload)
         if isinstance(question, Request):
             _send(dealer, Cancel(id=question.id))
         raise Unavailable("The broker did not answer.")

@@ -51,6 +51,14 @@ class UploadTooLarge(WebError):
     title = "The upload is too large"
 
 
+class SenderLeft(WebError):
+    """Nobody waits for this answer any longer, so nobody will read it; it is for the log."""
+
+    status = 499  # As nginx calls it; there is no number of the standard's for it.
+    kind = "sender-left"
+    title = "The sender left before the answer"
+
+
 class HttpRefused(WebError):
     """Flask refused the request before any code of ours saw it."""
 

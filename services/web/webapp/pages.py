@@ -7,6 +7,7 @@ from flask import Blueprint, g, render_template
 
 from webapp.classifier import Classifier
 from webapp.envelope import note_timing
+from webapp.presence import sender_left
 from webapp.uploads import picture_in_form
 
 SHOWN: Final = 3
@@ -24,7 +25,11 @@ def blueprint(classifier: Classifier) -> Blueprint:
     @pages.post("/uploader")
     def uploader() -> str:
         classified = classifier.classify(
-            picture_in_form("file"), top_k=SHOWN, trace=g.request_id, preview=True
+            picture_in_form("file"),
+            top_k=SHOWN,
+            trace=g.request_id,
+            preview=True,
+            left=sender_left(),
         )
         note_timing(classified.timing_ms)
         return render_template(
