@@ -68,6 +68,11 @@ from wire.messages import JOB_ID_MAX
 RETRY_UNMEASURED_MS: Final = 1000
 """What Retry-After says while no drain rate has been measured."""
 
+PROMISED_SHARE: Final = 0.8
+"""A request is accepted if it should be answered within so much of its time. With all of it the
+queue grows until whatever gets its turn is a moment too late, and the work is for nothing: at ten
+times the capacity only three quarters of it arrived in time."""
+
 STALE_DEADLINES: Final = 1024
 """So many deadlines of settled requests may wait for their time, besides as many as there are
 requests; then they are swept out. Otherwise fast answers to patient clients fill the memory."""
@@ -218,14 +223,14 @@ class Dispatcher:
         ):
             return self._overloaded(request, model, "The queue is full.")
         if model is not None and model.staff:
-            wait = model.rate.seconds_for(len(model.queue))
-            if wait is not None and wait * 1000 > request.deadline_ms:
-                text = f"{len(model.queue)} requests are ahead, about {wait:.1f} s of work."
+            wait = model.rate.seconds_for(model.ahead + 1)
+            if wait is not None and wait * 1000 > request.deadline_ms * PROMISED_SHARE:
+                text = f"{model.ahead} requests are ahead, about {wait:.1f} s of work."
                 return self._overloaded(request, model, text)
         return None
 
     def _overloaded(self, request: Request, model: Model | None, reason: str) -> Failure:
-        wait = model.rate.seconds_for(len(model.queue)) if model else None
+        wait = model.rate.seconds_for(model.ahead) if model else None
         retry_ms = RETRY_UNMEASURED_MS if wait is None else math.ceil(wait * 1000)
         return _failure(
             request,

@@ -56,3 +56,8 @@ class Model:
             return []
         digest = self.contract.digest
         return [r for r in self.replicas.values() if not r.leaving and r.contract.digest == digest]
+
+    @property
+    def ahead(self) -> int:
+        """How many requests a new one would have to wait for."""
+        return len(self.queue) + sum(len(replica.held) for replica in self.replicas.values())
