@@ -258,3 +258,18 @@ def test_the_readmes_requests_get_the_readmes_answers(service: Service) -> None:
                 for prediction in promised[key]:
                     prediction["probability"] = pytest.approx(prediction["probability"], abs=0.05)
             assert told[key] == promised[key]
+
+
+def test_every_row_of_the_failure_table_names_a_test_that_there_is() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    table = text.split("## What happens when something dies")[1].split("## ")[0]
+    rows = [row.split("|") for row in table.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) >= 10
+    tests = {
+        name
+        for file in ROOT.glob("**/tests/**/test_*.py")
+        if ".venv" not in file.parts
+        for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
+    }
+    for row in rows:
+        assert row[-2].strip().strip("`") in tests, row[1]
