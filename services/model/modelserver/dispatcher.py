@@ -17,7 +17,7 @@ Times are seconds on the caller's monotonic clock.
 
 import heapq
 import math
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Final
 
@@ -73,6 +73,10 @@ PROMISED_SHARE: Final = 0.8
 queue grows until whatever gets its turn is a moment too late, and the work is for nothing: at ten
 times the capacity only three quarters of it arrived in time."""
 
+UNREST_S: Final = 60.0
+"""While replicas die of something else, a second death proves little against a picture: in the
+chaos drill a kill now and then hits the replica that is just trying a suspect."""
+
 STALE_DEADLINES: Final = 1024
 """So many deadlines of settled requests may wait for their time, besides as many as there are
 requests; then they are swept out. Otherwise fast answers to patient clients fill the memory."""
@@ -113,6 +117,8 @@ class Dispatcher:
         self._deadlines: list[tuple[float, int, bytes, str]] = []
         """Not the jobs themselves: an answered one must not keep its pixels until then."""
         self._poison = PoisonList(limits.poison_s, limits.poison_digests)
+        self._deaths: deque[float] = deque()
+        """When replicas were lost, over the last UNREST_S."""
         self._queued_requests = 0
         self._queued_bytes = 0
         self._next_job = first_job
@@ -386,6 +392,9 @@ class Dispatcher:
         died of the job that was ``undelivered``."""
         for replica in replicas:
             self._forget(replica)
+            self._deaths.append(now)
+        while self._deaths and self._deaths[0] <= now - UNREST_S:
+            self._deaths.popleft()
         for replica in replicas:
             model = self._models[replica.contract.model]
             orphans = sum(not job.answered for job in replica.held.values())
@@ -397,12 +406,17 @@ class Dispatcher:
             )
             for job in replica.held.values():
                 job.deaths += job.id != undelivered
-                if job.deaths > 1 and job.id != undelivered:
+                if self._is_guilty(job) and job.id != undelivered:
                     self._convict(job, now)
                 elif not job.answered:
                     self._give_back(model, job, now)
         for name in {replica.contract.model for replica in replicas}:
             self._assign(self._models[name], now)
+
+    def _is_guilty(self, job: Job) -> bool:
+        """Two replicas died of it, or three while others died without it."""
+        unrest = len(self._deaths) > job.deaths
+        return job.deaths > (2 if unrest else 1)
 
     def _give_back(self, model: Model, job: Job, now: float) -> None:
         """To the head of the queue, if anybody may still serve it."""
@@ -417,11 +431,11 @@ class Dispatcher:
             self._enqueue(model, job, first=True)
 
     def _convict(self, job: Job, now: float) -> None:
-        """Two replicas died of these pixels, so whoever waits with the same ones has no hope."""
+        """Replicas died of these pixels, so whoever waits with the same ones has no hope."""
         self.counts["poisoned"] += 1
         self._note(
             f"request {job.request.id} (trace {job.request.trace!r}) is poisoned: "
-            "two replicas died of it",
+            f"{job.deaths} replicas died of it",
             alarming=True,
         )
         self._poison.add(job.payload, now)
@@ -565,7 +579,7 @@ def _failure(
 
 
 def _poisoned(request: Request) -> Failure:
-    text = "Two replicas died while they worked on this picture, so it is not tried again."
+    text = "Replicas died while they worked on this picture, so it is not tried again."
     return _failure(request, FailureCode.POISONED, text)
 
 

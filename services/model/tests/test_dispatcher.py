@@ -7,7 +7,13 @@ import msgspec
 import pytest
 
 import wire
-from modelserver.dispatcher import RETRY_UNMEASURED_MS, STALE_DEADLINES, Dispatcher, Limits
+from modelserver.dispatcher import (
+    RETRY_UNMEASURED_MS,
+    STALE_DEADLINES,
+    UNREST_S,
+    Dispatcher,
+    Limits,
+)
 from modelserver.events import (
     Action,
     Asked,
@@ -671,3 +677,29 @@ def test_a_suspect_does_not_go_to_a_replica_that_may_be_lost_too() -> None:
     bench.wait(0.3)
     assert works(bench.kill(b"R1")) == []
     assert works(bench.feed(ReplicaSaid(b"R2", wire.Alive(busy_ms=None)))) == [(b"R2", 1)]
+
+
+def test_while_replicas_die_of_something_else_it_takes_a_third_death() -> None:
+    bench = Bench()
+    bench.ready(b"R0")
+    bench.kill(b"R0")
+    for replica in (b"R1", b"R2", b"R3"):
+        bench.ready(replica)
+    [(first, _)] = works(bench.ask("r", deadline_ms=600_000))
+    [(second, _)] = works(bench.kill(first))
+    died = bench.kill(second)
+    assert codes(died) == []
+    [(third, _)] = works(died)
+    assert codes(bench.kill(third)) == [FailureCode.POISONED]
+
+
+def test_deaths_of_long_ago_say_nothing() -> None:
+    bench = Bench()
+    bench.ready(b"R0")
+    bench.kill(b"R0")
+    bench.wait(UNREST_S + 1)
+    for replica in (b"R1", b"R2", b"R3"):
+        bench.ready(replica)
+    [(first, _)] = works(bench.ask("r", deadline_ms=600_000))
+    [(second, _)] = works(bench.kill(first))
+    assert codes(bench.kill(second)) == [FailureCode.POISONED]

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import wire
 from modelserver import journal
-from modelserver.dispatcher import Dispatcher, Limits
+from modelserver.dispatcher import UNREST_S, Dispatcher, Limits
 from modelserver.events import (
     Action,
     Asked,
@@ -163,6 +163,7 @@ class Bookkeeper:
         self.hands = {}
         self.contracts: dict[str, wire.Contract] = {}
         self.poison: dict[bytes, float] = {}
+        self.deaths: list[float] = []
         self.bypassed: Counter[str] = Counter()
         self.late = 0
 
@@ -199,11 +200,13 @@ class Bookkeeper:
 
     def die(self, gone: list[Hand]) -> None:
         self.remove(gone)
+        self.deaths = [then for then in self.deaths if then > self.now - UNREST_S]
+        self.deaths += [self.now] * len(gone)
         for hand in gone:
             for job, ask in hand.held.items():
                 self.former.append((hand.identity, job))
                 ask.deaths += 1
-                if ask.deaths > 1:
+                if ask.deaths >= (3 if len(self.deaths) > ask.deaths else 2):
                     self.poison[ask.content] = self.now + self.limits.poison_s
                 if ask.open:
                     self.waiting.append(ask)
@@ -478,7 +481,7 @@ class Bookkeeper:
         assert work.deadline_ms == pytest.approx((ask.deadline - self.now) * 1000, abs=1)
         assert not any(work.job in h.held for h in self.hands.values())
         assert ask.job in (None, work.job)
-        assert ask.handouts == ask.deaths < 2
+        assert ask.handouts == ask.deaths < 3
         assert not self.poisoned(ask.content)
         # In what order.
         if ask.deaths:
@@ -503,7 +506,7 @@ class Bookkeeper:
         for ask in self.waiting:
             assert not self.stale(ask)
             assert not self.poisoned(ask.content)
-            assert ask.deaths < 2
+            assert ask.deaths < 3
         for model in {ask.request.model for ask in self.waiting}:
             waiting = [ask for ask in self.waiting if ask.request.model == model]
             staff = self.staff(model)
