@@ -32,8 +32,8 @@ help:  ## list the verbs
 run: $(VENV)/.run  ## serve on this machine: broker, replicas, web [REPLICAS=1 PORT=8000 MODEL=name]
 	@exec $(BIN)/python -m modelserver serve --replicas "$(REPLICAS)" --port "$(PORT)" --model "$(MODEL)"
 
-test: $(VENV)/.dev  ## run the tests that need no container
-	$(BIN)/python -m pytest -m "not containers and not browser and not tensorflow"
+test: $(VENV)/.dev  ## run the tests that need no container or browser
+	$(BIN)/python -m pytest -m "not containers and not browser and not tensorflow and not drill"
 
 check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -32,6 +32,7 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
     return f"{done.stdout}\n{done.stderr}"
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(240)
 def test_a_sound_service_passes() -> None:
     done = drill("--seconds", "18", "--requests", "300")
@@ -45,6 +46,7 @@ def test_a_sound_service_passes() -> None:
     assert "calm again: 3 replicas, 48 of 48 right" in done.stdout
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(240)
 def test_a_service_that_gives_up_early_does_not_pass() -> None:
     """Its deadline is shorter than it takes to miss a replica that is stopped."""

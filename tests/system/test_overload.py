@@ -5,6 +5,8 @@ import threading
 import time
 from dataclasses import dataclass
 
+import pytest
+
 from tests.conftest import Answer, Service, classify
 
 BATCH_MS = 100
@@ -43,6 +45,7 @@ def flood(port: int, picture: bytes) -> list[Sample]:
     return samples
 
 
+@pytest.mark.drill
 def test_at_ten_times_the_capacity_the_work_done_stays_the_same(
     service: Service, picture: bytes
 ) -> None:

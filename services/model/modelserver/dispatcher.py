@@ -154,6 +154,9 @@ class Dispatcher:
                 self._abandon(client)
             case Tick():
                 self._tick(now)
+        # Whatever it was: it may have brought work, or room, or taken a suspect out of the way.
+        for model in self._models.values():
+            self._assign(model, now)
         actions, self._actions = self._actions, []
         return actions
 
@@ -202,7 +205,6 @@ class Dispatcher:
         heapq.heappush(self._deadlines, (job.deadline, job.id, client, request.id))
         model = self._models.setdefault(request.model, Model(request.model))
         self._enqueue(model, job)
-        self._assign(model, now)
 
     def _refusal(
         self, request: Request, payload: Payload, nbytes: int, now: float
@@ -236,7 +238,7 @@ class Dispatcher:
         return None
 
     def _overloaded(self, request: Request, model: Model | None, reason: str) -> Failure:
-        wait = model.rate.seconds_for(model.ahead) if model else None
+        wait = model.rate.seconds_for(model.ahead + 1) if model else None
         retry_ms = RETRY_UNMEASURED_MS if wait is None else math.ceil(wait * 1000)
         return _failure(
             request,
@@ -289,7 +291,6 @@ class Dispatcher:
                 f"replica {ready.replica} joined: {contract.model} version {contract.version} "
                 f"on {ready.device}, credit {ready.credit}; {len(model.staff)} now"
             )
-        self._assign(model, now)
 
     def _adopt(self, model: Model, contract: Contract) -> None:
         """From now on pixels are made for this contract; what waits for another is stale."""
@@ -322,7 +323,7 @@ class Dispatcher:
             case Done() | Failed():
                 self._finish(replica, message, now)
             case Leave():
-                self._leave(replica, now)
+                self._leave(replica)
 
     def _stranger(self, identity: bytes, message: FromReplica) -> None:
         """A replica that this broker does not know: we, or it, have been away."""
@@ -340,7 +341,6 @@ class Dispatcher:
             del replica.held[job.id]
         if replica.leaving:
             self._release(replica)
-        self._assign(self._models[replica.contract.model], now)
 
     def _finish(self, replica: Replica, message: Done | Failed, now: float) -> None:
         job = replica.held.pop(message.job, None)
@@ -370,15 +370,13 @@ class Dispatcher:
             )
         if replica.leaving:
             self._release(replica)
-        self._assign(model, now)
 
-    def _leave(self, replica: Replica, now: float) -> None:
+    def _leave(self, replica: Replica) -> None:
         replica.leaving = True
         model = self._models[replica.contract.model]
         self._fall_back(model)
         self._note(f"replica {replica.name} is leaving; {len(model.staff)} stay")
         self._release(replica)
-        self._assign(model, now)
 
     def _release(self, replica: Replica) -> None:
         if not replica.held:
@@ -410,8 +408,6 @@ class Dispatcher:
                     self._convict(job, now)
                 elif not job.answered:
                     self._give_back(model, job, now)
-        for name in {replica.contract.model for replica in replicas}:
-            self._assign(self._models[name], now)
 
     def _is_guilty(self, job: Job) -> bool:
         """Two replicas died of it, or three while others died without it."""

@@ -27,6 +27,8 @@ CONFIG_STATUS: Final = 78
 BIRTH_S: Final = 5.0
 """A program that dies younger than this was dead at birth."""
 MAX_STILLBIRTHS: Final = 5
+KILLED: Final = (-signal.SIGKILL, -signal.SIGTERM)
+"""Exit statuses of a program that did not end by itself, and so may yet be able to start."""
 LONGEST_BACKOFF_S: Final = 5.0
 POLL_S: Final = 0.05
 PR_SET_PDEATHSIG: Final = 1
@@ -105,7 +107,7 @@ class Supervisor:
             return False
         if now - child.born < BIRTH_S:
             child.stillbirths += 1
-            if child.stillbirths >= MAX_STILLBIRTHS:
+            if child.stillbirths >= MAX_STILLBIRTHS and status not in KILLED:
                 log.error("%s died at its start %d times; giving up", name, child.stillbirths)
                 return False
         else:

@@ -21,7 +21,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import wire
 from modelserver import journal
-from modelserver.dispatcher import UNREST_S, Dispatcher, Limits
+from modelserver.dispatcher import PROMISED_SHARE, UNREST_S, Dispatcher, Limits
 from modelserver.events import (
     Action,
     Asked,
@@ -179,6 +179,10 @@ class Bookkeeper:
             if hand.contract.digest == present.digest
         ]
 
+    def lively(self, hand: Hand) -> bool:
+        """It was heard of so lately that a suspect may be tried on it."""
+        return hand.heard >= self.now - self.limits.liveness_s / 2
+
     def stale(self, ask: Ask) -> bool:
         present = self.contracts.get(ask.request.model)
         return present is not None and not ask.fits(present.digest)
@@ -318,7 +322,7 @@ class Bookkeeper:
             assert isinstance(refusal, wire.Failure)
             if refusal.code == FailureCode.OVERLOADED:
                 assert refusal.retry_after_ms is not None
-                late = refusal.retry_after_ms >= request.deadline_ms
+                late = refusal.retry_after_ms >= PROMISED_SHARE * request.deadline_ms
                 assert refusal.code in reasons or (late and self.staff(request.model))
             else:
                 assert refusal.code == reasons[0]
@@ -486,9 +490,10 @@ class Bookkeeper:
         # In what order.
         if ask.deaths:
             assert not hand.held
+            assert self.lively(hand)
         else:
             suspects = [a for a in ahead if a.deaths]
-            assert not suspects or hand.held
+            assert not suspects or hand.held or not self.lively(hand)
             mine = [a for a in ordinary if a.request.priority == ask.request.priority]
             assert all(self.waiting.index(ask) < self.waiting.index(a) for a in mine)
             if ask.request.priority == "bulk":
@@ -512,7 +517,7 @@ class Bookkeeper:
             staff = self.staff(model)
             suspects = [ask for ask in waiting if ask.deaths]
             if suspects:
-                assert all(hand.held for hand in staff)
+                assert all(hand.held for hand in staff if self.lively(hand))
             if len(suspects) < len(waiting):
                 able = [h for h in staff if not h.with_suspect and len(h.held) < h.credit]
                 alone = any(hand.with_suspect for hand in staff)
