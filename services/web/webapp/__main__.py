@@ -1,12 +1,15 @@
 """``python -m webapp health``: is the server of this environment's settings alive?
 
 Exits with 0 if GET /healthz says so, else with one sentence. For container health checks.
+
+``python -m webapp key OWNER``: a new API key, and below it the line for WEB_API_KEYS_FILE.
 """
 
 import http.client
 import os
 import sys
 
+from webapp.apikeys import new_api_key
 from webapp.config import Config, ConfigError
 
 TIMEOUT_S = 2.0
@@ -26,10 +29,20 @@ def health(config: Config) -> str | None:
     return None if status == http.HTTPStatus.OK else f"/healthz answered {status}"
 
 
+def main(arguments: list[str]) -> str | None:
+    """Do what the command line says. Returns what went wrong, if anything."""
+    match arguments:
+        case ["health"]:
+            try:
+                return health(Config.from_env(os.environ))
+            except ConfigError as error:
+                return str(error)
+        case ["key", owner] if owner.strip():
+            print(*new_api_key(owner.strip()), sep="\n")
+            return None
+        case _:
+            return "usage: python -m webapp health | key OWNER"
+
+
 if __name__ == "__main__":
-    if sys.argv[1:] != ["health"]:
-        sys.exit("usage: python -m webapp health")
-    try:
-        sys.exit(health(Config.from_env(os.environ)))
-    except ConfigError as error:
-        sys.exit(str(error))
+    sys.exit(main(sys.argv[1:]))

@@ -4,6 +4,7 @@ from flask import Flask
 
 from imaging import DecoderPool
 from webapp import api, envelope, pages
+from webapp.apikeys import read_api_keys
 from webapp.classifier import Classifier
 from webapp.client import ModelClient
 from webapp.config import Config
@@ -36,6 +37,8 @@ def create_app(
     app.config["MAX_FORM_MEMORY_SIZE"] = None
     app.extensions[CLASSIFIER] = classifier
     envelope.install(app)
+    if keys := read_api_keys(config.api_keys_file):
+        keys.guard(app)
     app.register_blueprint(pages.blueprint(classifier))
     app.register_blueprint(api.blueprint(classifier))
     return app

@@ -39,6 +39,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """The broker's frontend. One name: libzmq uses only the first address behind it."""
     keys_file: str = ""
     """The web tier's key file, for a broker that asks for keys."""
+    api_keys_file: str = ""
+    """Whose API keys are let in, a line each; empty: nobody is asked for one."""
     model: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """The model for requests that name none; empty means the first that the broker lists."""
     deadline_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 10_000

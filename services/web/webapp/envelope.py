@@ -21,7 +21,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from webapp.classifier import TimingMs
-from webapp.errors import WebError, from_exception
+from webapp.errors import Unauthorised, WebError, from_exception
 
 DRAIN_BYTES: Final = 64 * 1024 * 1024
 DRAIN_S: Final = 5.0
@@ -82,6 +82,8 @@ def _refuse(error: Exception) -> Response | HTTPException:
     response = _problem(shown) if _asked_by_program() else _page(shown)
     if shown.retry_after_s is not None:
         response.headers["Retry-After"] = str(shown.retry_after_s)
+    if isinstance(shown, Unauthorised):
+        response.headers["WWW-Authenticate"] = "Bearer"
     if shown.allow:
         response.headers["Allow"] = ", ".join(shown.allow)
     return response

@@ -51,6 +51,15 @@ class UploadTooLarge(WebError):
     title = "The upload is too large"
 
 
+class Unauthorised(WebError):
+    """The API asks for a key, and none of its own was given."""
+
+    status = 401
+    kind = "unauthorised"
+    title = "This needs an API key"
+    remedy = "Send it as a header: Authorization: Bearer <your key>."
+
+
 class SenderLeft(WebError):
     """Nobody waits for this answer any longer, so nobody will read it; it is for the log."""
 

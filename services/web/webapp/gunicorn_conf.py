@@ -14,6 +14,7 @@ import os
 import sys
 from typing import Any, Final
 
+from webapp.apikeys import read_api_keys
 from webapp.app import CLASSIFIER
 from webapp.config import Config, ConfigError
 
@@ -23,6 +24,7 @@ CONFIG_STATUS: Final = 78
 try:
     _config: Final = Config.from_env(os.environ)
     _config.keys()
+    read_api_keys(_config.api_keys_file)
 except ConfigError as error:
     print(f"sightline: {error}", file=sys.stderr)
     sys.exit(CONFIG_STATUS)

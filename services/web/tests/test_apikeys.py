@@ -1,0 +1,83 @@
+"""API keys: asked for where they are wanted, and kept by nobody but their owners."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+
+from imaging import DecoderPool
+from webapp.apikeys import new_api_key, read_api_keys
+from webapp.app import create_app
+from webapp.client import ModelClient
+from webapp.config import Config, ConfigError
+
+Ask = Callable[..., int]
+
+
+@pytest.fixture
+def key(tmp_path: Path) -> str:
+    """A key that the file at ``tmp_path / "keys"`` lets in, beside another one."""
+    key, line = new_api_key("a program")
+    (tmp_path / "keys").write_text(f"# ours\n\n{new_api_key('another')[1]}\n{line}\n")
+    return key
+
+
+@pytest.fixture
+def http(key: str, tmp_path: Path, client: ModelClient, decoders: DecoderPool) -> FlaskClient:
+    assert key
+    config = Config(api_keys_file=str(tmp_path / "keys"))
+    return create_app(config, client, decoders).test_client()
+
+
+def test_with_its_key_a_program_is_served(http: FlaskClient, key: str, photo: bytes) -> None:
+    answer = http.post("/api/v1/classify", data=photo, headers={"Authorization": f"Bearer {key}"})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    "given", ["", "Bearer", "Bearer ", "Bearer nonsense", "Basic {key}", "{key}"]
+)
+def test_without_it_nobody_is(http: FlaskClient, key: str, photo: bytes, given: str) -> None:
+    headers = {"Authorization": given.format(key=key)} if given else {}
+    answer = http.post("/api/v1/classify", data=photo, headers=headers)
+    assert answer.status_code == 401
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.json is not None
+    assert answer.json["type"] == "urn:sightline:problem:unauthorised"
+
+
+def test_people_and_the_platform_are_not_asked(http: FlaskClient) -> None:
+    assert http.get("/").status_code == 200
+    assert http.get("/healthz").status_code == 200
+    assert http.get("/readyz").status_code == 200
+
+
+def test_a_key_is_known_by_its_hash_alone(key: str, tmp_path: Path) -> None:
+    assert key not in (tmp_path / "keys").read_text()
+    keys = read_api_keys(str(tmp_path / "keys"))
+    assert keys is not None
+    assert keys.owner(key) == "a program"
+    assert keys.owner(key[:-1]) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("", "no key"),
+        ("# only words\n", "no key"),
+        ("secret\n", "line 1"),
+        ("0" * 64, "line 1"),
+    ],
+)
+def test_a_file_that_lets_nobody_in_stops_the_start(
+    tmp_path: Path, content: str, words: str
+) -> None:
+    (tmp_path / "keys").write_text(content)
+    with pytest.raises(ConfigError, match=words):
+        read_api_keys(str(tmp_path / "keys"))
+
+
+def test_a_missing_file_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="WEB_API_KEYS_FILE"):
+        read_api_keys(str(tmp_path / "none"))
