@@ -173,6 +173,21 @@ def test_a_restarted_broker_costs_nothing(project: Project, load: Load) -> None:
     assert load.trouble == []
 
 
+def test_replicas_made_anew_cost_nothing(project: Project, load: Load) -> None:
+    project.scale(2)
+    before = set(project.containers("model"))
+    with load:
+        flows(load, 100)
+        # Without --scale Compose would go back to one replica at the same time.
+        project.compose(
+            "up", "--detach", "--force-recreate", "--no-deps", "--scale", "model=2", "model"
+        )
+        flows(load, 200)
+    assert not before & set(project.containers("model"))
+    assert load.trouble == []
+    project.scale(1)
+
+
 def test_without_a_replica_web_says_so(project: Project, picture: bytes) -> None:
     project.compose("stop", "model")
     try:
