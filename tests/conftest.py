@@ -146,13 +146,14 @@ class Service:
         self._env = env
         self._replicas = 0
 
-    def start_broker(self) -> subprocess.Popen[bytes]:
+    def start_broker(self, **env: str) -> subprocess.Popen[bytes]:
         return self.processes.start(
             "broker",
             "modelserver",
             "broker",
             BROKER_FRONTEND=self.frontend,
             BROKER_BACKEND=self.backend,
+            **env,
         )
 
     def start_replica(self, **env: str) -> tuple[str, subprocess.Popen[bytes]]:
@@ -173,13 +174,20 @@ class Service:
             **env,
         )
 
-    def start(self, *, replicas: int = 1) -> "Service":
+    def start(self, *, replicas: int = 1) -> list[tuple[str, subprocess.Popen[bytes]]]:
+        """Everything, and wait until it serves. Returns the replicas as `start_replica` does."""
         self.start_broker()
-        for _ in range(replicas):
-            self.start_replica()
+        started = [self.start_replica() for _ in range(replicas)]
         self.start_web()
         self.await_replicas(replicas)
-        return self
+        return started
+
+    def is_up(self) -> bool:
+        """Whether web answers at all."""
+        try:
+            return request(self.port, "GET", "/healthz").status == 200
+        except OSError:
+            return False
 
     def replicas(self) -> list[str]:
         """The names of the replicas alive, as web tells."""

@@ -81,11 +81,6 @@ def load(project: Project, picture: bytes) -> Load:
     return Load(send, clients=CLIENTS)
 
 
-def flows(load: Load, requests: int) -> None:
-    goal = load.answered + requests
-    eventually(lambda: load.answered >= goal or load.trouble, within_s=60)
-
-
 def test_the_photographs_are_as_right_as_without_containers(
     project: Project, photographs: dict[Path, int]
 ) -> None:
@@ -152,24 +147,24 @@ def test_three_replicas_share_the_work_and_killed_ones_cost_nothing(
 ) -> None:
     project.scale(3)
     with load:
-        flows(load, 200)
+        load.flows(200, within_s=60)
         assert len(load.replicas) == 3
         first, second, *_ = project.containers("model")
         project.docker("exec", first, "python", "-c", "import os; os.kill(-1, 9)")
-        flows(load, 200)
+        load.flows(200, within_s=60)
         project.docker("kill", second)
-        flows(load, 200)
+        load.flows(200, within_s=60)
         project.compose("up", "--detach", "--no-recreate", "--scale", "model=1", "--wait")
-        flows(load, 200)
+        load.flows(200, within_s=60)
     assert load.trouble == []
     project.scale(1)
 
 
 def test_a_restarted_broker_costs_nothing(project: Project, load: Load) -> None:
     with load:
-        flows(load, 100)
+        load.flows(100, within_s=60)
         project.compose("restart", "broker")
-        flows(load, 100)
+        load.flows(100, within_s=60)
     assert load.trouble == []
 
 
@@ -177,12 +172,12 @@ def test_replicas_made_anew_cost_nothing(project: Project, load: Load) -> None:
     project.scale(2)
     before = set(project.containers("model"))
     with load:
-        flows(load, 100)
+        load.flows(100, within_s=60)
         # Without --scale Compose would go back to one replica at the same time.
         project.compose(
             "up", "--detach", "--force-recreate", "--no-deps", "--scale", "model=2", "model"
         )
-        flows(load, 200)
+        load.flows(200, within_s=60)
     assert not before & set(project.containers("model"))
     assert load.trouble == []
     project.scale(1)

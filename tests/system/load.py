@@ -4,7 +4,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 
-from tests.conftest import Answer
+from tests.conftest import Answer, eventually
 
 
 class Load:
@@ -33,6 +33,11 @@ class Load:
     @property
     def answered(self) -> int:
         return self.statuses[200]
+
+    def flows(self, requests: int, *, within_s: float = 30.0) -> None:
+        """Wait until so many more requests have been answered, or one was not."""
+        goal = self.answered + requests
+        eventually(lambda: self.answered >= goal or self.trouble, within_s=within_s)
 
     def _run(self) -> None:
         while not self._stop.is_set():

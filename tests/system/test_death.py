@@ -20,36 +20,24 @@ def load(service: Service, picture: bytes) -> Load:
     return Load(send, clients=CLIENTS)
 
 
-def flows(load: Load, requests: int) -> None:
-    """Wait until so many more requests have been answered."""
-    goal = load.answered + requests
-    eventually(lambda: load.answered >= goal or load.trouble, within_s=30)
-
-
 def test_a_killed_replica_costs_no_request(service: Service, load: Load) -> None:
-    service.start_broker()
-    replicas = [service.start_replica() for _ in range(3)]
-    service.start_web()
-    service.await_replicas(3)
+    replicas = service.start(replicas=3)
     with load:
-        flows(load, 100)
+        load.flows(100)
         for _name, process in replicas[:2]:
             process.kill()
-            flows(load, 100)
+            load.flows(100)
     assert load.trouble == []
     assert max(load.attempts) == 2, "the kill hit nothing: no request was tried twice"
 
 
 def test_a_leaving_replica_costs_no_request(service: Service, load: Load) -> None:
-    service.start_broker()
-    replicas = [service.start_replica() for _ in range(3)]
-    service.start_web()
-    service.await_replicas(3)
+    replicas = service.start(replicas=3)
     with load:
-        flows(load, 100)
+        load.flows(100)
         for name, _process in replicas[:2]:
             assert service.processes.stop(name) == 0
-            flows(load, 100)
+            load.flows(100)
     assert load.trouble == []
     assert set(load.attempts) == {1}, "a replica left without answering what it held"
 
@@ -61,11 +49,11 @@ def test_a_killed_broker_costs_no_request(service: Service, load: Load) -> None:
     service.start_web()
     service.await_replicas(2)
     with load:
-        flows(load, 100)
+        load.flows(100)
         broker.kill()
         broker.wait()
         service.start_broker()
-        flows(load, 200)
+        load.flows(200)
     assert load.trouble == []
 
 
@@ -77,20 +65,20 @@ def test_a_stopped_replica_costs_no_request(service: Service, load: Load) -> Non
     service.start_web()
     service.await_replicas(2)
     with load:
-        flows(load, 100)
+        load.flows(100)
         frozen.send_signal(signal.SIGSTOP)
-        flows(load, 200)
+        load.flows(200)
         eventually(lambda: len(service.replicas()) == 1)
         frozen.send_signal(signal.SIGCONT)
         eventually(lambda: len(service.replicas()) == 2)
-        flows(load, 100)
+        load.flows(100)
     assert load.trouble == []
 
 
 def test_web_that_is_told_to_stop_answers_what_it_has_begun(service: Service, load: Load) -> None:
     service.start(replicas=1)
     with load:
-        flows(load, 100)
+        load.flows(100)
         assert service.processes.stop("web") == 0
     refused = [trouble for trouble in load.trouble if "ConnectionRefused" not in trouble]
     reset = [t for t in refused if "ConnectionReset" not in t and "RemoteDisconnected" not in t]

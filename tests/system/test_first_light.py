@@ -63,7 +63,7 @@ def test_a_replica_is_ready_within_two_seconds(service: Service) -> None:
 def test_without_a_replica_nothing_is_made_up(service: Service, picture: bytes) -> None:
     service.start_broker()
     service.start_web(WEB_DEADLINE_MS="700")
-    eventually(lambda: _alive(service), within_s=20)
+    eventually(service.is_up, within_s=20)
     ready = request(service.port, "GET", "/readyz")
     assert (ready.status, "Retry-After" in ready.headers) == (503, True)
     began = time.monotonic()
@@ -71,13 +71,6 @@ def test_without_a_replica_nothing_is_made_up(service: Service, picture: bytes) 
     assert (answer.status, "Retry-After" in answer.headers) == (503, True)
     assert time.monotonic() - began < 1.5
     assert "predictions" not in answer.json
-
-
-def _alive(service: Service) -> bool:
-    try:
-        return request(service.port, "GET", "/healthz").status == 200
-    except OSError:
-        return False
 
 
 def test_when_the_last_replica_goes_requests_fail_at_their_deadline(

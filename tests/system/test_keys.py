@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from modelserver.keygen import make_keys
-from tests.conftest import Processes, Service, classify, eventually, free_port, request
+from tests.conftest import Processes, Service, classify, eventually, free_port
 
 
 @pytest.fixture
@@ -14,14 +14,7 @@ def keys(tmp_path: Path) -> dict[str, str]:
 
 
 def start(service: Service, keys: dict[str, str], web_keys: str) -> None:
-    service.processes.start(
-        "broker",
-        "modelserver",
-        "broker",
-        BROKER_FRONTEND=service.frontend,
-        BROKER_BACKEND=service.backend,
-        BROKER_KEYS_FILE=keys["broker"],
-    )
+    service.start_broker(BROKER_KEYS_FILE=keys["broker"])
     service.start_replica(MODEL_KEYS_FILE=keys["model"])
     service.start_web(WEB_KEYS_FILE=web_keys, WEB_DEADLINE_MS="2000")
 
@@ -39,16 +32,9 @@ def test_web_with_other_keys_gets_nothing(
 ) -> None:
     others = {file.stem: str(file) for file in make_keys(tmp_path / "others")}
     start(service, keys, others["web"])
-    eventually(lambda: healthy(service.port), within_s=20)
+    eventually(service.is_up, within_s=20)
     assert classify(service.port, picture).status == 503
     assert "turned away" in service.processes.log("broker")
-
-
-def healthy(port: int) -> bool:
-    try:
-        return request(port, "GET", "/healthz").status == 200
-    except OSError:
-        return False
 
 
 def test_the_health_commands_know_the_keys(
@@ -58,9 +44,7 @@ def test_the_health_commands_know_the_keys(
     alive = {"MODEL_ALIVE_FILE": str(tmp_path / "alive")}
     assert health(service.processes, "broker", settings) == 1
     assert health(service.processes, "replica", alive) == 1
-    service.processes.start(
-        "broker", "modelserver", "broker", BROKER_BACKEND=service.backend, **settings
-    )
+    service.start_broker(BROKER_KEYS_FILE=keys["broker"])
     name, _process = service.start_replica(MODEL_KEYS_FILE=keys["model"], **alive)
     eventually(lambda: health(service.processes, "broker", settings) == 0)
     eventually(lambda: health(service.processes, "replica", alive) == 0)
