@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
-from tests.browser.chromium import NoChromium, chromium
 
+from tests.browser.chromium import NoChromium, chromium
 from tests.conftest import Processes, Service
 
 
@@ -27,7 +27,9 @@ def browser() -> Iterator[Browser]:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Where the service is, with one replica of the embedded model behind it."""
     with contextlib.closing(Processes(tmp_path_factory.mktemp("logs"))) as processes:
-        yield f"http://127.0.0.1:{Service(processes).start(replicas=1).port}"
+        service = Service(processes)
+        service.start(replicas=1)
+        yield f"http://127.0.0.1:{service.port}"
 
 
 class Visit:

@@ -13,8 +13,8 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from tests.browser.chromium import chromium
 
+from tests.browser.chromium import chromium
 from tests.conftest import ROOT, Processes, Service
 
 COFFEE = ROOT / "services/model/modelserver/bundles/efficientnet-lite0/golden/coffee.png"
@@ -34,7 +34,8 @@ def main() -> None:
     parser.add_argument("photo", nargs="?", type=Path, default=COFFEE, metavar="PHOTO")
     photo = parser.parse_args().photo
     with tempfile.TemporaryDirectory() as logs, contextlib.closing(Processes(Path(logs))) as parts:
-        service = Service(parts).start(replicas=1)
+        service = Service(parts)
+        service.start(replicas=1)
         small = _in_few_colours(_shot(service.port, photo))
     if len(small) > MAX_BYTES:
         raise SystemExit(f"{len(small)} bytes are too many for a README: at most {MAX_BYTES}.")

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.system.load import Load
 
 from modelserver.keygen import make_keys
 from tests.conftest import ROOT, Answer, classify, eventually, free_port, request
+from tests.system.load import Load
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 

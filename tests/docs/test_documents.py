@@ -27,7 +27,11 @@ from webapp.config import GUNICORNS_OWN, Config
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/**/*.md")])
 SERVICES = sorted(ROOT.glob("services/*"))
 PACKAGES = {"wire": "wire", "imaging": "imaging", "web": "webapp", "model": "modelserver"}
-SETTINGS_OF = {"WEB_": Config, "BROKER_": BrokerConfig, "MODEL_": ReplicaConfig}
+SETTINGS_OF: dict[str, type[msgspec.Struct]] = {
+    "WEB_": Config,
+    "BROKER_": BrokerConfig,
+    "MODEL_": ReplicaConfig,
+}
 TABLES = {"web": ["WEB_"], "model": ["BROKER_", "MODEL_"]}
 MEDIA = {"application", "image", "multipart", "text"}
 

@@ -4,10 +4,10 @@ import os
 import signal
 
 import pytest
-from tests.system.load import Load
-from tests.system.processes import alive, descendants
 
 from tests.conftest import Answer, Service, classify, eventually
+from tests.system.load import Load
+from tests.system.processes import alive, descendants
 
 CLIENTS = 16
 

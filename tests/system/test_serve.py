@@ -8,9 +8,9 @@ import subprocess
 import time
 
 import pytest
-from tests.system.processes import alive, descendants
 
 from tests.conftest import Processes, classify, eventually, free_port, request
+from tests.system.processes import alive, descendants
 
 
 class Machine:
@@ -56,16 +56,20 @@ def test_one_command_serves_within_five_seconds_and_stops_clean(
     assert alive(below) == []
 
 
+def kill_all_below(pid: int) -> None:
+    killed = descendants(pid)
+    for process in killed:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+    eventually(lambda: not alive(killed))
+
+
 def test_what_dies_is_started_again(processes: Processes, picture: bytes) -> None:
     machine = Machine(processes)
     serve = machine.start()
     eventually(machine.ready)
     for _ in range(2):
-        children = set(descendants(serve.pid))
-        for pid in children:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        eventually(lambda gone=children: not alive(gone))
+        kill_all_below(serve.pid)
         eventually(machine.ready)
         assert classify(machine.port, picture).status == 200
 
