@@ -27,7 +27,7 @@ CONFIG_STATUS = 78
 class Server:
     """A gunicorn in a process group of its own, on a port that was free a moment ago."""
 
-    def __init__(self, broker: str) -> None:
+    def __init__(self, broker: str, settings: dict[str, str]) -> None:
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
         self.env = os.environ | {
@@ -35,6 +35,7 @@ class Server:
             "WEB_BROKER": broker,
             "WEB_DECODERS": "1",
             "HOME": "/nonexistent",
+            **settings,
         }
         self.process = subprocess.Popen(
             GUNICORN, env=self.env, stderr=subprocess.PIPE, text=True, start_new_session=True
@@ -67,8 +68,8 @@ class Server:
 
 
 @contextmanager
-def serving(broker: str, until: Until) -> Iterator[Server]:
-    server = Server(broker)
+def serving(broker: str, until: Until, **settings: str) -> Iterator[Server]:
+    server = Server(broker, settings)
     try:
         until(server.is_up)
         yield server
@@ -123,6 +124,64 @@ def test_curl_gets_the_answer_too(server: Server, options: list[str]) -> None:
     assert json.loads(finished.stdout)["status"] == 413
 
 
+def upload(nbytes: int) -> bytes:
+    return f"POST /api/v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {nbytes}\r\n\r\n".encode()
+
+
+def answer_on(connection: socket.socket) -> bytes:
+    """What comes until the server has closed its side."""
+    received = bytearray()
+    while piece := connection.recv(65536):
+        received += piece
+    return bytes(received)
+
+
+def test_an_upload_in_single_bytes_is_an_upload(server: Server, photo: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for byte in upload(len(photo)):
+            connection.send(bytes([byte]))
+        connection.sendall(photo)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+def test_one_client_cannot_open_all_connections(fake: FakeModel, until: Until) -> None:
+    with serving(fake.endpoint, until, WEB_CLIENT_CONNECTIONS="4") as server:
+        there = ("127.0.0.1", server.port)
+        held = [socket.create_connection(there) for _ in range(4)]
+        with socket.create_connection(there, timeout=5) as one_too_many:
+            answer = answer_on(one_too_many)
+        assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
+        assert b"\r\nRetry-After: 1\r\n" in answer
+        assert b"urn:sightline:problem:too-many-at-once" in answer
+        other = socket.create_connection(there, timeout=5, source_address=("127.0.0.2", 0))
+        with other:
+            other.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            assert answer_on(other).startswith(b"HTTP/1.1 200 ")
+        held.pop().close()
+        until(server.is_up)
+        for connection in held:
+            connection.close()
+
+
+def test_one_client_cannot_fill_the_memory(fake: FakeModel, until: Until, photo: bytes) -> None:
+    limit = 20 * 1024 * 1024
+    part = bytes(15 * 1024 * 1024)
+    with serving(fake.endpoint, until, WEB_BUFFER_BYTES=str(2 * limit)) as server:
+        there = ("127.0.0.1", server.port)
+        with socket.create_connection(there, timeout=5) as first:
+            first.sendall(upload(len(part) + 1) + part)
+            with socket.create_connection(there, timeout=5) as second:
+                second.sendall(upload(len(part) + 1) + part)
+                answer = answer_on(second)
+            assert answer.startswith(b"HTTP/1.1 503 Service Unavailable\r\n")
+            assert b"urn:sightline:problem:no-room" in answer
+            assert server.request("POST", "/api/v1/classify", photo)[0] == 200
+            first.sendall(b"x")
+            assert first.recv(4096).startswith(b"HTTP/1.1 415 ")
+        assert server.request("POST", "/api/v1/classify", bytes(len(part)))[0] == 415
+
+
 def test_a_chunk_that_is_none_is_refused(server: Server) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         connection.sendall(
@@ -171,6 +230,26 @@ def test_a_stop_finishes_what_was_begun(
         until(lambda: len(fake.requests) == 4)
         server.process.send_signal(signal.SIGTERM)
         assert [answer.result()[0] for answer in waiting] == [200] * 4
+    assert server.process.wait(STOP_S) == 0
+    until(server.is_gone)
+
+
+def test_a_stop_waits_for_what_is_being_uploaded_and_for_nothing_else(
+    server: Server, photo: bytes, until: Until
+) -> None:
+    there = ("127.0.0.1", server.port)
+    with (
+        socket.create_connection(there, timeout=10) as silent,
+        socket.create_connection(there, timeout=10) as sender,
+    ):
+        sender.sendall(upload(len(photo)) + photo[:100])
+        server.request("GET", "/healthz")  # By now the other bytes have arrived, too.
+        server.process.send_signal(signal.SIGTERM)
+        assert answer_on(silent) == b""
+        sender.sendall(photo[100:])
+        answer = answer_on(sender)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nConnection: close\r\n" in answer
     assert server.process.wait(STOP_S) == 0
     until(server.is_gone)
 

@@ -56,6 +56,7 @@ def blueprint(classifier: Classifier) -> Blueprint:
             picture_in_body(),
             model=request.args.get("model", ""),
             top_k=_top_k(request.args.get("top_k", "5")),
+            began=g.began,
             trace=g.request_id,
             left=sender_left(),
         )

@@ -17,7 +17,7 @@ from imaging import DecoderPool, Prepared
 from imaging.formats import admit
 from webapp.client import ModelClient
 from webapp.config import Config
-from webapp.errors import ModelError, StaleContract, Unavailable, UnknownModel
+from webapp.errors import ModelError, Overloaded, StaleContract, Unavailable, UnknownModel
 from webapp.presence import Left, nobody_left
 from wire import Result
 
@@ -70,6 +70,7 @@ class Classifier:
         self,
         file: bytes,
         *,
+        began: float,
         model: str = "",
         top_k: int = 5,
         trace: str = "",
@@ -78,6 +79,8 @@ class Classifier:
     ) -> Classified:
         """The ``top_k`` classes of the picture in ``file``, by ``model`` or the default one.
 
+        The time there is counts from ``began``, of ``time.monotonic()``.
+
         Raises:
             ImageError: The file is no picture that can be used.
             Busy: The decoders have too much to do.
@@ -85,8 +88,9 @@ class Classifier:
             SenderLeft: ``left`` said that nobody waits for it.
         """
         admit(file)
-        began = time.monotonic()
         deadline = began + self._config.deadline_ms / 1000
+        if time.monotonic() >= deadline:
+            raise Overloaded("It waited too long for its turn.")
         decode_s = 0.0
         outdated: ModelError
         for _ in range(PREPARATIONS):

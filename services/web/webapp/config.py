@@ -50,8 +50,12 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     decoders: Annotated[int, msgspec.Meta(ge=1, le=256)] = msgspec.field(default_factory=_cpus)
     """Child processes that decode pictures; as many as there are CPUs unless set."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
-    """Requests in progress at once. Nearly all of them wait for the broker, at no cost but
-    their upload, which stays in memory until the answer."""
+    """Requests in progress at once; nearly all of them wait for the broker. Further ones wait for
+    their turn, at no cost but their upload, which stays in memory until the answer."""
+    buffer_bytes: Annotated[int, msgspec.Meta(ge=2 * MAX_BYTES)] = 256 * 1024 * 1024
+    """Uploads in memory, complete or not. One client may take half of it."""
+    client_connections: Annotated[int, msgspec.Meta(ge=1)] = 1024
+    """Open connections of one client, which is an address. Behind a proxy all the world is one."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:

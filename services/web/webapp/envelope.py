@@ -5,8 +5,6 @@ Rules:
   the stylesheet.
 - Every error has one shape: a problem document (RFC 9457) where programs ask, a page that says
   the same where people do.
-- An answer that comes before the upload was read waits for a bounded part of it. A server that
-  closes a connection with unread bytes resets it, and the sender never sees why.
 """
 
 import logging
@@ -17,15 +15,11 @@ from uuid import uuid4
 
 import msgspec
 from flask import Flask, Response, g, render_template, request
-from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException
 
 from webapp.classifier import TimingMs
 from webapp.errors import Unauthorised, WebError, from_exception
-
-DRAIN_BYTES: Final = 64 * 1024 * 1024
-DRAIN_S: Final = 5.0
-DRAIN_STEP_BYTES: Final = 64 * 1024
+from webapp.presence import arrived
 
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; "
@@ -55,6 +49,19 @@ def answer(body: msgspec.Struct, *, status: int = 200, media: str = "application
     return Response(msgspec.json.encode(body) + b"\n", status, content_type=media)
 
 
+def problem(error: WebError, request_id: str) -> bytes:
+    """``error`` as JSON, for whoever made the request with this id."""
+    shown = Problem(
+        type=f"urn:sightline:problem:{error.kind}",
+        title=error.title,
+        status=error.status,
+        detail=error.detail,
+        remedy=error.remedy,
+        instance=request_id,
+    )
+    return msgspec.json.encode(shown) + b"\n"
+
+
 def note_timing(timing_ms: TimingMs) -> None:
     """Has the answer to the request that is being handled carry ``timing_ms`` in a header."""
     g.timing_ms = msgspec.structs.asdict(timing_ms)
@@ -68,7 +75,7 @@ def install(app: Flask) -> None:
 
 
 def _open() -> None:
-    g.began = time.monotonic()
+    g.began = arrived()
     given = request.headers.get("X-Request-Id", "")
     g.request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else uuid4().hex
 
@@ -94,15 +101,8 @@ def _asked_by_program() -> bool:
 
 
 def _problem(error: WebError) -> Response:
-    problem = Problem(
-        type=f"urn:sightline:problem:{error.kind}",
-        title=error.title,
-        status=error.status,
-        detail=error.detail,
-        remedy=error.remedy,
-        instance=g.request_id,
-    )
-    return answer(problem, status=error.status, media="application/problem+json")
+    media = "application/problem+json"
+    return Response(problem(error, g.request_id), error.status, content_type=media)
 
 
 def _page(error: WebError) -> Response:
@@ -111,8 +111,6 @@ def _page(error: WebError) -> Response:
 
 
 def _seal(response: Response) -> Response:
-    if response.status_code >= 400:
-        _drain()
     response.headers.update(HEADERS)
     response.headers["X-Request-Id"] = g.request_id
     timing_ms = g.get("timing_ms", {}) | {"total": (time.monotonic() - g.began) * 1000}
@@ -122,15 +120,3 @@ def _seal(response: Response) -> Response:
     if request.endpoint != "static" or response.status_code >= 400:
         response.headers["Cache-Control"] = "no-store"
     return response
-
-
-def _drain() -> None:
-    body = request.environ["wsgi.input"]
-    until = time.monotonic() + DRAIN_S
-    left = DRAIN_BYTES
-    try:
-        while left > 0 and time.monotonic() < until and (piece := body.read(DRAIN_STEP_BYTES)):
-            left -= len(piece)
-    except (OSError, ParseException) as error:
-        # Whatever is wrong with the rest, there is an answer to be given.
-        logger.debug("the rest of request %s: %s", g.request_id, error)

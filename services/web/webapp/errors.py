@@ -51,6 +51,43 @@ class UploadTooLarge(WebError):
     title = "The upload is too large"
 
 
+class TooSlow(WebError):
+    """The request took too long to arrive."""
+
+    status = 408
+    kind = "too-slow"
+    title = "The upload is too slow"
+    remedy = "Try again with a better connection, or send a smaller picture."
+
+    def __init__(self) -> None:
+        super().__init__("Nearly nothing of it arrived for ten seconds.")
+
+
+class TooManyAtOnce(WebError):
+    """One client has more connections open than it may."""
+
+    status = 429
+    kind = "too-many-at-once"
+    title = "Too many requests at once"
+    retry_after_s = 1
+
+    def __init__(self, allowed: int) -> None:
+        super().__init__(
+            f"Your address has {allowed} connections open, and may not have more.",
+            "Use a connection for one picture after the other.",
+        )
+
+
+class NoRoom(WebError):
+    """Uploads that are under way take all the memory there is for them."""
+
+    status = 503
+    kind = "no-room"
+    title = "Too many uploads at the moment"
+    remedy = "Try again in a moment."
+    retry_after_s = 1
+
+
 class Unauthorised(WebError):
     """The API asks for a key, and none of its own was given."""
 

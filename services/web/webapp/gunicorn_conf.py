@@ -11,15 +11,34 @@ Rules:
 
 import logging
 import os
+import resource
 import sys
 from typing import Any, Final
 
 from webapp.apikeys import read_api_keys
 from webapp.app import CLASSIFIER
 from webapp.config import Config, ConfigError
+from webapp.worker import Worker
 
 CONFIG_STATUS: Final = 78
 """Exit status for a bad setting (EX_CONFIG), which tells a supervisor not to try again."""
+
+MAX_CONNECTIONS: Final = 4096
+"""Idle ones and those of slow senders included: each costs a descriptor and a few kilobytes."""
+DESCRIPTORS_ASIDE: Final = 256
+"""For everything but connections: decoders, a socket a thread, libzmq's own."""
+
+
+def _connections() -> int:
+    """As many as the system lets a process have, after asking it for more."""
+    aside = DESCRIPTORS_ASIDE + 2 * _config.threads
+    wanted = MAX_CONNECTIONS + aside
+    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= allowed < wanted:  # Below zero is RLIM_INFINITY.
+        allowed = wanted if most < 0 else min(wanted, most)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))
+    return MAX_CONNECTIONS if allowed < 0 else min(MAX_CONNECTIONS, allowed - aside)
+
 
 try:
     _config: Final = Config.from_env(os.environ)
@@ -34,9 +53,15 @@ logging.basicConfig(
     format="[%(asctime)s] [%(process)d] [%(levelname)s] %(name)s: %(message)s",
 )
 
+
+class _ConfiguredWorker(Worker):
+    config = _config
+
+
 wsgi_app = "webapp.wsgi:app"
 bind = f"{_config.host}:{_config.port}"
-worker_class = "gthread"
+worker_class = _ConfiguredWorker
+worker_connections = _connections()
 threads = _config.threads
 graceful_timeout = _config.deadline_ms // 1000 + 5
 # Longer than the idle time of the usual proxies is not needed, and shorter than a person's

@@ -27,6 +27,7 @@ def blueprint(classifier: Classifier) -> Blueprint:
         classified = classifier.classify(
             picture_in_form("file"),
             top_k=SHOWN,
+            began=g.began,
             trace=g.request_id,
             preview=True,
             left=sender_left(),

@@ -1,4 +1,4 @@
-"""Whether whoever sent a request still waits for its answer.
+"""What can be known of whoever sent a request: since when, and whether, they wait for its answer.
 
 A person who closes the page, or a program that gives up, leaves a connection that has ended. So
 has one whose sender shut down only its sending half; hardly any HTTP client does, and those are
@@ -6,12 +6,24 @@ taken for gone as well, as common proxies do.
 """
 
 import socket
+import time
 from collections.abc import Callable
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Final
 
 from flask import request
 
 Left = Callable[[], bool]
+
+ARRIVED: Final[ContextVar[float | None]] = ContextVar("arrived", default=None)
+"""Set by the server for the thread that answers, of ``time.monotonic()``."""
+
+
+def arrived() -> float:
+    """When the last byte of the request that is being handled arrived, of ``time.monotonic()``;
+    now, where the server did not say."""
+    at = ARRIVED.get()
+    return time.monotonic() if at is None else at
 
 
 def nobody_left() -> bool:

@@ -1,0 +1,290 @@
+"""A gunicorn worker whose threads see complete requests only.
+
+gunicorn's own threaded worker gives a connection to a thread as soon as its first byte is there,
+and the thread then waits for the rest: as many slow senders as there are threads stop the
+service. Here the main loop collects requests, for next to nothing each, and a thread begins when
+the last byte has come.
+
+The life of a connection: it *arrives*, until `Framing` says that a request is complete; it waits
+in line, as `Turns` decides; a thread answers it; then it *idles* until the next request, or
+*departs*: what its sender still sends is read and thrown away for a moment, since a server that
+closes a connection with unread bytes resets it, and the sender never sees the answer.
+
+Rules:
+- Only the main loop touches what is not in a thread's hands; `Turns` and all states are its.
+- Whoever sends too slowly, too much, or too many at a time is told so, without a thread.
+- gunicorn parses, calls the application and answers; it reads from memory instead of a socket.
+"""
+
+import socket
+import struct
+import time
+from contextlib import suppress
+from functools import partial
+from http import HTTPStatus
+from selectors import EVENT_READ
+from typing import Any, ClassVar, Final
+from uuid import uuid4
+
+from gunicorn.http import get_parser
+from gunicorn.util import close
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from webapp.config import Config
+from webapp.envelope import HEADERS, problem
+from webapp.errors import NoRoom, TooManyAtOnce, TooSlow, WebError
+from webapp.framing import Framing
+from webapp.presence import ARRIVED
+from webapp.turns import Turns, client_of
+
+RECEIVE_BYTES: Final = 256 * 1024
+PATIENCE_S: Final = 10.0
+"""A sender has so long to begin, and each further such while has to bring some progress."""
+SLOWEST_BYTES_S: Final = 1024
+"""The slowest mobile networks still in use carry several times as much."""
+DEPARTURE_S: Final = 5.0
+DEPARTURE_BYTES: Final = 64 * 1024 * 1024
+STOP_LINGER_S: Final = 2.0
+"""A stopping worker waits so long for a request of which not a byte has arrived."""
+SEND_S: Final = 10
+"""Answers are small and fit into the system's buffers; a thread waits for nobody who takes less."""
+SWEEP_S: Final = 0.5
+
+
+class Connection(TConn):  # type: ignore[misc]
+    """A connection, and as much of a request as has arrived on it."""
+
+    def __init__(self, cfg: Any, sock: socket.socket, address: Any, server: Any) -> None:
+        super().__init__(cfg, sock, address, server)
+        self.initialized = True  # There is no TLS here, and the parser is made anew every time.
+        self.who: Final = client_of(address)
+        self.held = 0
+        """The bytes that `Turns` counts for it."""
+        self.answered = False
+        """It has been of use once."""
+        self.discarded = 0
+        self.leave_by = 0.0
+
+    def begin(self, framing: Framing, now: float) -> None:
+        """A new request, of which ``framing`` may have bytes already, is awaited from ``now``."""
+        self.framing = framing
+        self.arrived = self._judged = now
+        self._judged_bytes = self._read = 0
+
+    def is_too_slow(self, now: float) -> bool:
+        """Whether its sender has used up our patience."""
+        if not self.framing.data:
+            return now - self._judged >= (self.cfg.keepalive if self.answered else PATIENCE_S)
+        if now - self._judged < PATIENCE_S:
+            return False
+        progress = len(self.framing.data) - self._judged_bytes
+        self._judged, self._judged_bytes = now, len(self.framing.data)
+        return progress < SLOWEST_BYTES_S * PATIENCE_S
+
+    def recv(self, size: int) -> bytes:
+        """For gunicorn's parser: the next bytes of this request, none when it is over."""
+        piece = bytes(memoryview(self.framing.data)[self._read : self.framing.end][:size])
+        self._read += len(piece)
+        return piece
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Collects requests in its main loop and answers them in its threads."""
+
+    config: ClassVar[Config]
+    """Set by whoever configures gunicorn."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._turns: Turns[Connection] = Turns(
+            connections_each=self.config.client_connections,
+            bytes_each=self.config.buffer_bytes // 2,
+            bytes_all=self.config.buffer_bytes,
+        )
+        self._arriving: set[Connection] = set()
+        self._departing: set[Connection] = set()
+        self._busy_threads = 0
+        self._next_sweep = 0.0
+        self._stop_at: float | None = None
+
+    # --- in the main loop ---------------------------------------------------------------------
+
+    def accept(self, listener: socket.socket) -> None:
+        """A connection may be taken from ``listener``."""
+        try:
+            sock, address = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        connection = Connection(self.cfg, sock, address, listener.getsockname())
+        if not self._turns.enter(connection.who):
+            # Without a farewell: whoever opens too many connections does not care for one.
+            _tell(connection, TooManyAtOnce(self.config.client_connections))
+            close(sock)
+            return
+        self.nr_conns += 1
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_S, 0))
+        self._await_request(connection, b"")
+
+    def _await_request(self, connection: Connection, early: bytes) -> None:
+        framing = Framing(self.config.max_upload_bytes)
+        connection.begin(framing, time.monotonic())
+        if early:
+            framing.feed(early)
+        if framing.end is None:
+            self._arriving.add(connection)
+            self._watch(connection, self._receive)
+        else:
+            self._line_up(connection)
+
+    def _receive(self, connection: Connection, sock: socket.socket) -> None:
+        try:
+            piece = sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        framing = connection.framing
+        if not piece:
+            self._arriving.remove(connection)
+            self._close(connection)
+        elif not self._turns.hold(connection.who, len(piece)):
+            self._refuse(connection, NoRoom("More is being uploaded than there is room for."))
+        else:
+            connection.held += len(piece)
+            expected = framing.expects_continue
+            framing.feed(piece)
+            if framing.end is not None:
+                self._arriving.remove(connection)
+                self.poller.unregister(sock)
+                self._line_up(connection)
+            elif framing.expects_continue and not expected:
+                _send(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def _line_up(self, connection: Connection) -> None:
+        connection.arrived = time.monotonic()
+        self._turns.line_up(connection.who, connection)
+        self._hand_out()
+
+    def _hand_out(self) -> None:
+        while self._busy_threads < self.cfg.threads and (connection := self._turns.next()):
+            self._busy_threads += 1
+            self.enqueue_req(connection)
+
+    def finish_request(self, connection: Connection, answering: Any) -> None:
+        """A thread is through with a request."""
+        self._busy_threads -= 1
+        connection.sock.setblocking(False)
+        if not answering.cancelled() and answering.result():
+            connection.answered = True
+            framing = connection.framing
+            early = bytes(framing.data[framing.end :])
+            self._release(connection, keep=len(early))
+            self._await_request(connection, early)
+        else:
+            self._depart(connection)
+        self._hand_out()
+
+    def murder_pending(self) -> None:
+        """Called by gunicorn whenever something has happened, and once a second."""
+        now = time.monotonic()
+        if now < self._next_sweep:
+            return
+        self._next_sweep = now + SWEEP_S
+        if not self.alive and self._stop_at is None:
+            self._stop_at = now + STOP_LINGER_S
+        for connection in list(self._arriving):
+            begun = bool(connection.framing.data)
+            if connection.is_too_slow(now) and begun:
+                self._refuse(connection, TooSlow())
+            elif not begun and (
+                connection.is_too_slow(now) or (self._stop_at is not None and now >= self._stop_at)
+            ):
+                self._arriving.remove(connection)
+                self._close(connection)
+        for connection in [c for c in self._departing if now >= c.leave_by]:
+            self._departing.remove(connection)
+            self._close(connection)
+
+    def _refuse(self, connection: Connection, error: WebError) -> None:
+        self._arriving.remove(connection)
+        self.poller.unregister(connection.sock)
+        _tell(connection, error)
+        self._depart(connection)
+
+    def _depart(self, connection: Connection) -> None:
+        self._release(connection)
+        connection.framing.data.clear()
+        try:
+            connection.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            self._close(connection)
+            return
+        connection.leave_by = time.monotonic() + DEPARTURE_S
+        self._departing.add(connection)
+        self._watch(connection, self._discard)
+
+    def _discard(self, connection: Connection, sock: socket.socket) -> None:
+        try:
+            piece = sock.recv(RECEIVE_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        connection.discarded += len(piece)
+        if not piece or connection.discarded > DEPARTURE_BYTES:
+            self._departing.remove(connection)
+            self._close(connection)
+
+    def _watch(self, connection: Connection, then: Any) -> None:
+        self.poller.register(connection.sock, EVENT_READ, partial(then, connection))
+
+    def _release(self, connection: Connection, *, keep: int = 0) -> None:
+        self._turns.release(connection.who, connection.held - keep)
+        connection.held = keep
+
+    def _close(self, connection: Connection) -> None:
+        with suppress(KeyError, ValueError):
+            self.poller.unregister(connection.sock)
+        self._release(connection)
+        self._turns.leave(connection.who)
+        self.nr_conns -= 1
+        close(connection.sock)
+
+    # --- in a thread --------------------------------------------------------------------------
+
+    def handle(self, connection: Connection) -> bool:
+        """Answers a request; whether another may follow it."""
+        ARRIVED.set(connection.arrived)
+        connection.parser = get_parser(self.cfg, connection, connection.client)
+        answered: bool = super().handle(connection)
+        return answered
+
+    def handle_request(self, req: Any, connection: Connection) -> bool:
+        """Calls the application."""
+        req._expected_100_continue = False  # It was told to continue, if it had to be.
+        answered: bool = super().handle_request(req, connection)
+        return answered
+
+    def _keepalive_after(self, connection: Connection, keepalive: bool) -> bool:
+        return keepalive and connection.framing.whole
+
+
+def _tell(connection: Connection, error: WebError) -> None:
+    body = problem(error, uuid4().hex)
+    head = [
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
+        "Connection: close",
+        "Content-Type: application/problem+json",
+        f"Content-Length: {len(body)}",
+        "Cache-Control: no-store",
+        *(f"{name}: {value}" for name, value in HEADERS.items()),
+    ]
+    if error.retry_after_s is not None:
+        head.append(f"Retry-After: {error.retry_after_s}")
+    _send(connection, "\r\n".join([*head, "", ""]).encode() + body)
+
+
+def _send(connection: Connection, answer: bytes) -> None:
+    # From the main loop, which waits for nobody: who has no room for a few bytes misses them.
+    with suppress(OSError):
+        connection.sock.send(answer)
