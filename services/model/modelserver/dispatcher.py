@@ -36,8 +36,9 @@ from modelserver.events import (
     TellReplica,
     Tick,
 )
-from modelserver.fleet import Model, Replica
+from modelserver.fleet import Model, Replica, newest
 from modelserver.job import Job, Payload
+from modelserver.placement import Placement
 from modelserver.poison import PoisonList
 from wire import (
     Alive,
@@ -169,9 +170,10 @@ class Dispatcher:
 
     @property
     def default_model(self) -> str:
-        """The model for whoever names none: the first that was seen."""
-        served = (m.name for m in self._models.values() if m.contract is not None)
-        return next(served, UNNAMED_MODEL)
+        """The model for whoever names none: the first that was seen and is still served."""
+        known = [m for m in self._models.values() if m.contract is not None]
+        served = [m for m in known if m.staff]
+        return next((m.name for m in served or known), UNNAMED_MODEL)
 
     @property
     def queued(self) -> int:
@@ -266,9 +268,9 @@ class Dispatcher:
 
     def _describe(self, client: bytes, request_id: str) -> None:
         models = tuple(
-            Served(contract=m.contract, replicas=tuple(replica.name for replica in m.staff))
-            for m in self._models.values()
-            if m.contract is not None
+            Served(contract=contract, replicas=tuple(replica.name for replica in replicas))
+            for model in self._models.values()
+            for contract, replicas in model.versions()
         )
         self._tell(client, Catalogue(id=request_id, models=models))
 
@@ -284,8 +286,10 @@ class Dispatcher:
             if known is not None:
                 self._lose([known], f"it serves {contract.model} {contract.version} now", now)
             replica = Replica(identity, ready.replica, contract, ready.credit, now)
+            adopts = model.adopts(contract)
             self._replicas[identity] = model.replicas[identity] = replica
-            self._adopt(model, contract)
+            if adopts:
+                self._adopt(model, contract)
             self.counts["joined"] += 1
             self._note(
                 f"replica {ready.replica} joined: {contract.model} version {contract.version} "
@@ -306,7 +310,7 @@ class Dispatcher:
         """Where nobody serves the present contract any more, those of another one do."""
         others = [replica for replica in model.replicas.values() if not replica.leaving]
         if others and not model.staff:
-            self._adopt(model, others[-1].contract)
+            self._adopt(model, newest(others))
 
     def _hear(self, identity: bytes, message: FromReplica, now: float) -> None:
         replica = self._replicas.get(identity)
@@ -349,6 +353,8 @@ class Dispatcher:
             return
         model = self._models[replica.contract.model]
         model.rate.observe(now, 1, bool(model.queue))
+        if isinstance(message, Done):
+            replica.observe(message.timing.inference, message.batch_size)
         if job.answered:
             self.counts["late"] += 1
         elif isinstance(message, Failed):
@@ -380,7 +386,7 @@ class Dispatcher:
 
     def _release(self, replica: Replica) -> None:
         if not replica.held:
-            self._forget(replica)
+            self._forget([replica])
             self._actions.append(TellReplica(replica.identity, Release()))
 
     def _lose(
@@ -388,9 +394,8 @@ class Dispatcher:
     ) -> None:
         """Together, because none of the lost may inherit the work of another. Nobody can have
         died of the job that was ``undelivered``."""
-        for replica in replicas:
-            self._forget(replica)
-            self._deaths.append(now)
+        self._forget(replicas)
+        self._deaths.extend(now for _ in replicas)
         while self._deaths and self._deaths[0] <= now - UNREST_S:
             self._deaths.popleft()
         for replica in replicas:
@@ -442,13 +447,16 @@ class Dispatcher:
         for victim in twins if job.answered else [job, *twins]:
             self._answer(victim, _poisoned(victim.request))
 
-    def _forget(self, replica: Replica) -> None:
-        model = self._models[replica.contract.model]
-        del self._replicas[replica.identity]
-        del model.replicas[replica.identity]
-        if not model.replicas:
-            model.rate.pause()
-        self._fall_back(model)
+    def _forget(self, replicas: list[Replica]) -> None:
+        models = dict.fromkeys(replica.contract.model for replica in replicas)
+        for replica in replicas:
+            del self._replicas[replica.identity]
+            del self._models[replica.contract.model].replicas[replica.identity]
+        for name in models:
+            model = self._models[name]
+            if not model.replicas:
+                model.rate.pause()
+            self._fall_back(model)
 
     # --- jobs ---------------------------------------------------------------------------------
 
@@ -462,8 +470,8 @@ class Dispatcher:
         self._queued_bytes -= job.nbytes
 
     def _assign(self, model: Model, now: float) -> None:
-        """Hand out what credit allows: suspects one to an idle replica, then the rest, always
-        to the replica that holds least, and of those to the one that waited longest."""
+        """Hand out what credit allows: suspects one to an idle replica, then the rest to whoever
+        is expected to be through with it first."""
         if not model.queue:
             return
         staff = model.staff
@@ -479,15 +487,11 @@ class Dispatcher:
                 # Nobody is idle, so the one nearest to it is kept free of new work until it is.
                 nearest = min(staff, key=lambda r: len(r.held), default=None)
                 staff = [replica for replica in staff if replica is not nearest]
-        ranking = [(len(r.held), r.used, n, r) for n, r in enumerate(staff) if r.free]
-        heapq.heapify(ranking)
-        while ranking and (model.queue.interactive or model.queue.bulk):
-            _, _, n, replica = ranking[0]
-            self._hand(model.queue.take(), replica, now)
-            if replica.free:
-                heapq.heapreplace(ranking, (len(replica.held), replica.used, n, replica))
-            else:
-                heapq.heappop(ranking)
+        placement = Placement(staff, now - self.limits.liveness_s / 2)
+        while (model.queue.interactive or model.queue.bulk) and (
+            chosen := placement.best(len(model.queue))
+        ):
+            self._hand(model.queue.take(), chosen, now)
 
     def _hand(self, job: Job, replica: Replica, now: float) -> None:
         self._dequeued(job)

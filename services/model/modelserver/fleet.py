@@ -3,11 +3,16 @@
 State without decisions; the Dispatcher decides.
 """
 
+import re
 from dataclasses import dataclass, field
+from typing import Final
 
 from modelserver.drain_rate import DrainRate
 from modelserver.job import Job, JobQueue
 from wire import Contract
+
+PACE_SHARE: Final = 0.2
+"""How much the last batch counts in a replica's pace."""
 
 
 @dataclass(slots=True, eq=False)
@@ -24,6 +29,13 @@ class Replica:
     """When it was last given work."""
     leaving: bool = False
     held: dict[int, Job] = field(default_factory=dict)
+    pace: float | None = None
+    """Seconds a request, in batches as they came lately; None before the first."""
+
+    def observe(self, inference_ms: float, batch_size: int) -> None:
+        """A batch of so many is through."""
+        pace = inference_ms / 1000 / batch_size
+        self.pace = pace if self.pace is None else self.pace + PACE_SHARE * (pace - self.pace)
 
     @property
     def free(self) -> bool:
@@ -48,6 +60,12 @@ class Model:
     rate: DrainRate = field(default_factory=DrainRate)
     replicas: dict[bytes, Replica] = field(default_factory=dict)
 
+    def adopts(self, contract: Contract) -> bool:
+        """Whether a replica of this contract brings it into use: not while a newer version is in
+        use, or an old replica that was only started again would undo an upgrade."""
+        present = self.contract
+        return present is None or not self.staff or not is_older(contract, present)
+
     @property
     def staff(self) -> list[Replica]:
         """The replicas that take work. Those of another contract would take these pixels for
@@ -57,7 +75,37 @@ class Model:
         digest = self.contract.digest
         return [r for r in self.replicas.values() if not r.leaving and r.contract.digest == digest]
 
+    def versions(self) -> list[tuple[Contract, list[Replica]]]:
+        """Every contract that is served, and by whom; the one in use first, served or not."""
+        if self.contract is None:
+            return []
+        served = {self.contract.digest: (self.contract, self.staff)}
+        for replica in self.replicas.values():
+            if not replica.leaving and replica.contract.digest != self.contract.digest:
+                _, others = served.setdefault(replica.contract.digest, (replica.contract, []))
+                others.append(replica)
+        return list(served.values())
+
     @property
     def ahead(self) -> int:
         """How many requests a new one would have to wait for."""
         return len(self.queue) + sum(len(replica.held) for replica in self.replicas.values())
+
+
+def is_older(contract: Contract, than: Contract) -> bool:
+    """Whether its version comes before the other's: numbers by value, the rest by letters."""
+    return _in_order(contract.version) < _in_order(than.version)
+
+
+def newest(replicas: list[Replica]) -> Contract:
+    """The contract with the highest version, of equal ones the one that joined last."""
+    contract = replicas[0].contract
+    for replica in replicas[1:]:
+        if not is_older(replica.contract, contract):
+            contract = replica.contract
+    return contract
+
+
+def _in_order(version: str) -> list[tuple[int, str]]:
+    pieces = re.findall(r"[0-9]+|[^0-9]+", version)
+    return [(int(p), "") if p.isdecimal() else (-1, p) for p in pieces]

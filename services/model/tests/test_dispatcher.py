@@ -1,5 +1,6 @@
 """The broker's laws, on a fake clock: events in, actions out."""
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -39,7 +40,6 @@ CONTRACT = wire.Contract(
     filter="bicubic",
     classes=2,
 )
-TIMING = wire.Timing(inference=3.0)
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,10 @@ class Bench:
         message = wire.Ready(replica=name, contract=contract, credit=credit, device="cpu")
         return self.feed(ReplicaSaid(replica, message))
 
-    def done(self, job: int, replica: bytes = b"R1") -> list[Action]:
+    def done(self, job: int, replica: bytes = b"R1", *, inference_ms: float = 3.0) -> list[Action]:
         predictions = (wire.Prediction("a", "n1", 0, 1.0),)
-        message = wire.Done(job=job, predictions=predictions, batch_size=1, timing=TIMING)
+        timing = wire.Timing(inference=inference_ms)
+        message = wire.Done(job=job, predictions=predictions, batch_size=1, timing=timing)
         return self.feed(ReplicaSaid(replica, message))
 
     def leave(self, replica: bytes = b"R1") -> list[Action]:
@@ -644,6 +645,85 @@ def test_without_the_new_version_the_old_one_serves_again(
     bench.ready(b"new", contract=NEWER)
     end(bench, b"new")
     assert works(bench.ask()) == [(b"old", 1)]
+
+
+def test_an_old_version_that_joins_late_does_not_come_back_into_use() -> None:
+    bench = Bench()
+    bench.ready(b"new", contract=NEWER)
+    bench.ready(b"old")
+    assert codes(bench.ask()) == [FailureCode.STALE_CONTRACT]
+    assert works(bench.ask(digest=NEWER.digest)) == [(b"new", 1)]
+    bench.leave(b"new")
+    [catalogue] = answers(bench.feed(ClientSaid(b"c", wire.Describe(id="d"))))
+    assert isinstance(catalogue, wire.Catalogue)
+    assert [(s.contract, s.replicas) for s in catalogue.models] == [(CONTRACT, ("old",))]
+
+
+def test_of_several_old_versions_the_newest_serves_again() -> None:
+    versions = [
+        msgspec.structs.replace(CONTRACT, version=v, digest=v.ljust(8, "."))
+        for v in ("1.9", "1.10", "1.10-rc", "2")
+    ]
+    bench = Bench()
+    for contract in versions:
+        bench.ready(contract.version.encode(), contract=contract)
+    bench.kill(b"2")
+    [catalogue] = answers(bench.feed(ClientSaid(b"c", wire.Describe(id="d"))))
+    assert isinstance(catalogue, wire.Catalogue)
+    assert [s.contract.version for s in catalogue.models] == ["1.10-rc", "1.9", "1.10"]
+
+
+# --- a mixed fleet ----------------------------------------------------------------------------
+
+
+def measured(paces_ms: dict[bytes, float], *, credit: int) -> Bench:
+    """Replicas that were each seen to take so long for a picture."""
+    bench = Bench()
+    for n, (replica, pace_ms) in enumerate(paces_ms.items(), start=1):
+        bench.ready(replica, credit=credit)
+        [(first, job)] = works(bench.ask(f"measure {n}"))
+        assert first == replica
+        bench.done(job, replica, inference_ms=pace_ms)
+    return bench
+
+
+def handed(bench: Bench, requests: int) -> list[bytes]:
+    """Who was given something while so many requests arrived."""
+    before = bench.dispatcher.counts["accepted"]
+    ids = [f"r{before + n}" for n in range(requests)]
+    return [replica for name in ids for replica, _ in works(bench.ask(name))]
+
+
+def test_a_single_request_goes_to_the_fastest() -> None:
+    bench = measured({b"cpu": 40.0, b"gpu": 2.0}, credit=64)
+    assert handed(bench, 3) == [b"gpu"] * 3
+
+
+def test_a_crowd_is_shared_as_the_paces_are() -> None:
+    bench = measured({b"cpu": 40.0, b"gpu": 2.0, b"gpu too": 2.0}, credit=64)
+    shares = Counter(handed(bench, 82))
+    assert shares == {b"gpu": 40, b"gpu too": 40, b"cpu": 2}
+
+
+def test_what_the_fast_one_does_sooner_the_slow_one_does_not_get() -> None:
+    bench = measured({b"cpu": 40.0, b"gpu": 2.0}, credit=4)
+    assert handed(bench, 12) == [b"gpu"] * 4
+    assert bench.dispatcher.queued == 8
+    assert handed(bench, 9) == [b"cpu"]  # With 16 waiting, and 4 at work, it takes as long.
+
+
+def test_nobody_waits_for_a_fast_one_that_is_not_heard_of() -> None:
+    bench = measured({b"cpu": 40.0, b"gpu": 2.0}, credit=1)
+    assert handed(bench, 2) == [b"gpu"]
+    bench.wait(0.9)
+    bench.feed(ReplicaSaid(b"cpu", wire.Alive(busy_ms=None)))
+    bench.wait(0.3)
+    assert bench.dispatcher.queued == 0
+
+
+def test_replicas_of_one_kind_are_all_used_whatever_their_last_batches_took() -> None:
+    bench = measured({b"R1": 5.0, b"R2": 9.0}, credit=2)
+    assert sorted(handed(bench, 4)) == [b"R1", b"R1", b"R2", b"R2"]
 
 
 def test_nobody_dies_of_what_was_not_delivered() -> None:

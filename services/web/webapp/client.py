@@ -116,7 +116,7 @@ class ModelClient:
         return reply
 
     def contract(self, model: str = "", *, deadline: float) -> Contract:
-        """The contract of ``model``, or of the broker's first model for an empty name.
+        """The contract of ``model``; for an empty name, of the first model that has a replica.
 
         It is remembered until `forget`. While the broker knows no model at all, as in the first
         moments after a start, this waits. Two threads may ask at once; they hear the same.
@@ -131,12 +131,16 @@ class ModelClient:
             pause = min(COLD_START_S, deadline - time.monotonic())
             if pause <= 0 or self._sockets.closing.wait(pause):
                 raise Unavailable("No model has introduced itself to the broker yet.")
-        names = [served.contract.model for served in models]
-        if model and model not in names:
+        # Of several versions the one in use is listed first.
+        candidates = [s for s in models if s.contract.model == model] if model else models
+        if not candidates:
+            names = dict.fromkeys(served.contract.model for served in models)
             raise UnknownModel(f"No model is called {model!r}.", f"Use {' or '.join(names)}.")
-        contract = models[names.index(model) if model else 0].contract
-        self._contracts[model] = contract
-        return contract
+        chosen = candidates[0]
+        if not model:
+            chosen = next((served for served in candidates if served.replicas), chosen)
+        self._contracts[model] = chosen.contract
+        return chosen.contract
 
     def forget(self, contract: Contract) -> None:
         """Makes sure that ``contract`` is not given out again without asking the broker."""

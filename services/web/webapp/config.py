@@ -42,7 +42,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     api_keys_file: str = ""
     """Whose API keys are let in, a line each; empty: nobody is asked for one."""
     model: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    """The model for requests that name none; empty means the first that the broker lists."""
+    """The model for requests that name none; empty means the first that has a replica."""
     deadline_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 10_000
     """From the last byte of an upload to the answer, decoding and every retry included."""
     max_upload_bytes: Annotated[int, msgspec.Meta(ge=1024, le=MAX_BYTES)] = MAX_BYTES

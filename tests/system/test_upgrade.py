@@ -1,0 +1,58 @@
+"""A new version of a model beside the old one, under load."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Service, classify, eventually
+from tests.system.load import Load
+
+BUNDLE = Path(__file__).parents[2] / "services/model/modelserver/bundles/efficientnet-lite0"
+
+
+def version_of(folder: Path, version: str, side: int) -> str:
+    """The embedded bundle as another version, for pictures of another size."""
+    shutil.copytree(BUNDLE, folder)
+    manifest = json.loads((folder / "bundle.json").read_bytes())
+    manifest["version"] = version
+    manifest["contract"] |= {"width": side, "height": side}
+    (folder / "bundle.json").write_text(json.dumps(manifest))
+    return str(folder)
+
+
+@pytest.mark.timeout(120)
+def test_an_upgrade_and_a_way_back_cost_no_request(
+    service: Service, picture: bytes, tmp_path: Path
+) -> None:
+    simulated = {"MODEL_ENGINE": "simulated", "MODEL_SIMULATED_BASE_MS": "10"}
+    bundles = {v: version_of(tmp_path / f"v{v}", v, side) for v, side in (("9", 224), ("10", 96))}
+
+    def start(version: str, count: int) -> list[str]:
+        settings = {"MODEL_BUNDLE": bundles[version], **simulated}
+        return [service.start_replica(**settings)[0] for _ in range(count)]
+
+    def serves(version: str) -> bool:
+        return bool(classify(service.port, picture).json["model"]["version"] == version)
+
+    service.start_broker()
+    old = start("9", 2)
+    service.start_web()
+    service.await_replicas(2)
+    with Load(lambda: classify(service.port, picture), clients=8) as load:
+        load.flows(50)
+        new = start("10", 2)
+        eventually(lambda: serves("10"))
+        service.processes.stop(old[0])
+        [reborn] = start("9", 1)
+        load.flows(50)
+        assert serves("10")
+        service.processes.stop(old[1])
+        load.flows(50)
+        for name in new:
+            service.processes.stop(name)
+        eventually(lambda: serves("9"))
+        load.flows(50)
+        assert service.processes.stop(reborn) == 0
+    assert load.trouble == []
