@@ -2,9 +2,12 @@
 
 The broker is asked for its catalogue, as any client would. A replica is healthy while the broker
 counts it among the living: the broker pings only those, and the replica touches its alive file at
-every ping.
+every ping. The file's time of change is that of the monotonic clock, which all processes of a
+machine share: a wall clock that jumps would make the living look dead, and the dead alive until
+it has caught up.
 """
 
+import os
 import secrets
 import time
 from pathlib import Path
@@ -48,9 +51,21 @@ def broker_serves(frontend: str, keys: BrokerKeys | None) -> bool:
     return catalogue(address, keys) is not None
 
 
+def touch(alive_file: Path) -> None:
+    """What a replica does when its broker pings it."""
+    now = time.monotonic()
+    try:
+        os.utime(alive_file, (now, now))
+    except FileNotFoundError:
+        alive_file.touch()
+        os.utime(alive_file, (now, now))
+
+
 def replica_serves(alive_file: Path) -> bool:
     """Whether the replica that touches ``alive_file`` was pinged by its broker just now."""
     try:
-        return time.time() - alive_file.stat().st_mtime < FRESH_S
+        age_s = time.monotonic() - alive_file.stat().st_mtime
     except FileNotFoundError:
         return False
+    # A file of before the machine's last start is younger than now: that clock began anew.
+    return 0 <= age_s < FRESH_S

@@ -23,6 +23,7 @@ import numpy as np
 import zmq
 
 from imaging import Busy, DecoderPool, ImageError
+from modelserver import health
 from modelserver.batcher import Batcher, Item
 from modelserver.bundle import Bundle
 from modelserver.config import ReplicaConfig
@@ -171,7 +172,7 @@ class Replica:
                     busy_s = self._engine.busy_seconds(self._heard)
                     self._say(broker, Alive(busy_ms=None if busy_s is None else busy_s * 1000))
                     if self._config.alive_file:
-                        Path(self._config.alive_file).touch()
+                        health.touch(Path(self._config.alive_file))
                 case Introduce():
                     self._batcher.clear()
                     self._introduce = True
