@@ -11,7 +11,8 @@ import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import BinaryIO, Final
+from io import FileIO
+from typing import Final
 
 import zmq
 
@@ -147,8 +148,9 @@ class Broker:
         if not self._config.journal_file:
             yield lambda _event, _now: None
             return
-        with open(self._config.journal_file, "wb") as file:
-            file.write(self._opening + b"\n")
+        # Unbuffered: the end is what one wants to read of a broker that was killed.
+        with open(self._config.journal_file, "wb", buffering=0) as file:
+            _write_line(file, self._opening)
             yield lambda event, now: _write_line(file, journal.entry(event, now))
 
     # --- in -----------------------------------------------------------------------------------
@@ -218,7 +220,7 @@ def _buffers(frames: list[zmq.Frame]) -> list[memoryview]:
     return [frame.buffer for frame in frames]
 
 
-def _write_line(file: BinaryIO, line: bytes) -> None:
+def _write_line(file: FileIO, line: bytes) -> None:
     file.write(line + b"\n")
 
 
