@@ -9,7 +9,6 @@ import http.client
 import os
 import sys
 
-from webapp.apikeys import new_api_key
 from webapp.config import Config, ConfigError
 
 TIMEOUT_S = 2.0
@@ -38,6 +37,9 @@ def main(arguments: list[str]) -> str | None:
             except ConfigError as error:
                 return str(error)
         case ["key", owner] if owner.strip():
+            # It brings Flask, for which a health check every few seconds has no use.
+            from webapp.apikeys import new_api_key
+
             print(*new_api_key(owner.strip()), sep="\n")
             return None
         case _:
