@@ -94,3 +94,10 @@ def test_an_unforeseen_error_shows_nothing_of_itself(
     assert "secret" not in response.get_data(as_text=True)
     assert "a secret" in caplog.text
     assert_one_shape(response, for_program=path != "/")
+
+
+@pytest.mark.parametrize("path", ["/", "/uploader", "/api/v1/classify", "/nix"])
+def test_a_host_that_is_no_name_is_refused_without_a_page(http: FlaskClient, path: str) -> None:
+    response = http.get(path, headers={"Host": "x" * 64})
+    assert response.status_code == 400
+    assert_one_shape(response, for_program=True)

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 import msgspec
 from flask import Flask, Response, g, render_template, request
+from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException
 
 from webapp.classifier import TimingMs
@@ -97,6 +98,8 @@ def _refuse(error: Exception) -> Response | HTTPException:
 
 
 def _asked_by_program() -> bool:
+    if request_ctx.url_adapter is None:
+        return True  # The Host header is no name: no browser sends such, and no page can link.
     return request.path.startswith("/api/") or request.path in ("/healthz", "/readyz")
 
 
