@@ -23,7 +23,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ALL    := services/web/pyproject.toml services/model/pyproject.toml --extra litert
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check chaos keys lock clean
+.PHONY: help run test check fuzz chaos keys lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the verbs
@@ -41,6 +41,9 @@ check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+fuzz: $(VENV)/.fuzz  ## hostile bytes at every parser, guided by coverage [SECONDS=60 for each]
+	@$(BIN)/python -m tests.fuzz "$(SECONDS)"
+
 chaos: $(VENV)/.run  ## break parts under load and count every request [TARGET=own SECONDS=60 REQUESTS=5000]
 	@$(BIN)/python -m loadtest.chaos --target "$(TARGET)" --seconds "$(SECONDS)" --requests "$(REQUESTS)"
 
@@ -49,6 +52,7 @@ keys: $(VENV)/.run  ## make the key files that let only web and replicas talk to
 
 lock: $(VENV)/.dev  ## compile the pinned requirement files from the pyproject files
 	$(LOCK) requirements-dev.in $(ALL) -o requirements-dev.txt
+	$(LOCK) requirements-fuzz.in -c requirements-dev.txt -o requirements-fuzz.txt
 	$(LOCK) $(ALL) -c requirements-dev.txt -o requirements.txt
 	$(LOCK) services/web/pyproject.toml -c requirements-dev.txt -o services/web/requirements.txt
 	$(LOCK) services/model/pyproject.toml -c requirements-dev.txt -o services/model/requirements-broker.txt
@@ -70,4 +74,8 @@ $(VENV)/.run: requirements.txt
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.fuzz: requirements-fuzz.txt $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.txt
 	@touch $@

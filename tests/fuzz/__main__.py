@@ -1,0 +1,69 @@
+"""Runs targets one after another, each for some seconds, and sums up; fails at what one finds.
+
+Rules:
+- What was found worth keeping stays in ``.fuzz/TARGET``, so that the next run goes on from there.
+- Bytes that a target does not stand stay in ``.fuzz``, with the command that shows what happens.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+from tests.fuzz import ROOT, load, names
+
+KEPT: Final = ROOT / ".fuzz"
+DRIVE: Final = (sys.executable, "-m", "tests.fuzz.drive")
+LIMITS: Final = ("-timeout=10", "-rss_limit_mb=1024", "-max_len=16384")
+
+
+def run(name: str, seconds: int) -> bool:
+    """Whether nothing was found in so many seconds."""
+    corpus = KEPT / name
+    corpus.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(load(name).seeds()):
+        (corpus / f"seed-{number}").write_bytes(seed)
+    log = KEPT / f"{name}.log"
+    with log.open("wb") as output:
+        status = subprocess.run(
+            [
+                *(*DRIVE, name, str(corpus)),
+                *LIMITS,
+                f"-max_total_time={seconds}",
+                f"-artifact_prefix={KEPT}/{name}-",
+                "-print_final_stats=1",
+            ],
+            cwd=ROOT,
+            stdout=output,
+            stderr=output,
+            check=False,
+        ).returncode
+    said = log.read_text(errors="replace")
+    print(f"{name:>10}: {_summary(said)}", flush=True)
+    if status == 0:
+        return True
+    print(said[-4000:])
+    if written := re.search(r"Test unit written to (\S+)", said):
+        print(f"Again: {Path(sys.executable)} -m tests.fuzz.drive {name} {written[1]}")
+    return False
+
+
+def _summary(said: str) -> str:
+    last = re.findall(r"cov: (\d+) ft: \d+ corp: (\d+)/\S+", said)
+    runs = re.search(r"stat::number_of_executed_units: +(\d+)", said)
+    rate = re.search(r"stat::average_exec_per_sec: +(\d+)", said)
+    if not last or not runs or not rate:
+        return "did not get anywhere"
+    covered, kept = last[-1]
+    return f"{runs[1]} inputs, {rate[1]} a second; {covered} branches reached, {kept} inputs kept"
+
+
+def main(arguments: list[str]) -> int:
+    seconds = int(arguments.pop(0)) if arguments and arguments[0].isdigit() else 30
+    failed = [name for name in arguments or names() if not run(name, seconds)]
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
