@@ -11,6 +11,7 @@ Laws (DESIGN, section 4), each kept in one place:
 - A late or unknown reply is dropped and counted ........................ `_finish`, `_stranger`
 - A leaving replica gets nothing new and goes when its hands are empty .. `_leave`, `_release`
 - Pixels go to replicas of the contract that they were made for ......... `Model.staff`, `_adopt`
+- Replicas that see the same GPUs are spread over them .................. `leases.Leases`
 
 Times are seconds on the caller's monotonic clock.
 """
@@ -38,6 +39,7 @@ from modelserver.events import (
 )
 from modelserver.fleet import Model, Replica, newest
 from modelserver.job import Job, Payload
+from modelserver.leases import Leases
 from modelserver.placement import Placement
 from modelserver.poison import PoisonList
 from wire import (
@@ -46,6 +48,7 @@ from wire import (
     Catalogue,
     Contract,
     Describe,
+    Devices,
     Done,
     Failed,
     Failure,
@@ -118,6 +121,7 @@ class Dispatcher:
         self._deadlines: list[tuple[float, int, bytes, str]] = []
         """Not the jobs themselves: an answered one must not keep its pixels until then."""
         self._poison = PoisonList(limits.poison_s, limits.poison_digests)
+        self._leases = Leases(settled=now + limits.settle_s)
         self._deaths: deque[float] = deque()
         """When replicas were lost, over the last UNREST_S."""
         self._queued_requests = 0
@@ -145,9 +149,12 @@ class Dispatcher:
                 self._describe(client, request_id)
             case ReplicaSaid(identity, Ready() as ready):
                 self._join(identity, ready, now)
+            case ReplicaSaid(identity, Devices() as devices):
+                self._actions += self._leases.ask(identity, devices, now)
             case ReplicaSaid(identity, message):
                 self._hear(identity, message, now)
             case ReplicaUnreachable(identity, undelivered):
+                self._actions += self._leases.drop(identity)
                 if identity in self._replicas:
                     replica = self._replicas[identity]
                     self._lose([replica], "its connection is gone", now, undelivered)
@@ -562,6 +569,7 @@ class Dispatcher:
         self._lose(silent, f"not heard of for {self.limits.liveness_s:.1f} s", now)
         for identity in self._replicas:
             self._actions.append(TellReplica(identity, Ping()))
+        self._actions += self._leases.pings()
 
     # --- words --------------------------------------------------------------------------------
 

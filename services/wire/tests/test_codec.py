@@ -88,6 +88,12 @@ EXAMPLES: dict[str, tuple[Decoder, wire.Message]] = {
         wire.Failed(job=7, code=wire.FailureCode.ENGINE, message="NaN."),
     ),
     "leave": (wire.from_replica, wire.Leave()),
+    "devices": (wire.from_replica, wire.Devices(replica="host:1:ab", gpus=("GPU-1", "GPU-2"))),
+    "devices held": (
+        wire.from_replica,
+        wire.Devices(replica="host:1:ab", gpus=("GPU-1",), per_gpu=2, held="GPU-1"),
+    ),
+    "lease": (wire.to_replica, wire.Lease(gpu="GPU-1", replicas=2)),
     "work": (wire.to_replica, wire.Work(job=7, deadline_ms=900, top_k=3, encoding="pixels")),
     "ping": (wire.to_replica, wire.Ping()),
     "introduce": (wire.to_replica, wire.Introduce()),

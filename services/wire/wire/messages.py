@@ -22,6 +22,8 @@ Count = Annotated[int, msgspec.Meta(ge=0)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 JOB_ID_MAX: Final = 2**63 - 1
 JobId = Annotated[int, msgspec.Meta(ge=0, le=JOB_ID_MAX)]
+Gpu = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+"""The UUID of a GPU as its driver gives it, such as GPU-5a1b...; no two in the world are alike."""
 
 Encoding = Literal["pixels", "image"]
 """What the payload is: pixels made for the contract, or an image file as it was uploaded."""
@@ -199,6 +201,21 @@ class Leave(Message, frozen=True):
     """I want to go: send me nothing more. Answered by Release when all my work is answered."""
 
 
+class Devices(Message, frozen=True):
+    """I see these GPUs: which is mine? Answered by Lease, or not at all while there is none.
+
+    Said before an engine is loaded, over a connection that is kept for nothing else; a Ping that
+    comes over it needs no answer.
+    """
+
+    replica: Name
+    gpus: Annotated[tuple[Gpu, ...], msgspec.Meta(min_length=1, max_length=64)]
+    per_gpu: Count = 0
+    """So many replicas may share one of them; 0 for any number."""
+    held: Gpu | None = None
+    """The one that is mine already. A broker that has just started cannot know."""
+
+
 # --- broker -> replica ------------------------------------------------------------------------
 
 
@@ -224,10 +241,18 @@ class Release(Message, frozen=True):
     """Nothing of yours is left here: go."""
 
 
+class Lease(Message, frozen=True):
+    """This GPU is yours for as long as the connection lasts over which you asked."""
+
+    gpu: Gpu
+    replicas: Annotated[int, msgspec.Meta(ge=1)]
+    """How many have it now, you among them."""
+
+
 FromClient = Request | Inquire | Cancel | Describe
 ToClient = Result | Failure | Unknown | Catalogue
-FromReplica = Ready | Alive | Done | Failed | Leave
-ToReplica = Work | Ping | Introduce | Release
+FromReplica = Ready | Alive | Done | Failed | Leave | Devices
+ToReplica = Work | Ping | Introduce | Release | Lease
 
 WITH_PAYLOAD: Final = (Request, Work)
 """The messages that a payload frame follows; after any other it is garbage."""
