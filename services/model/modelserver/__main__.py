@@ -1,6 +1,7 @@
 """The command line: ``python -m modelserver broker | replica | serve | health | keys``."""
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -82,23 +83,27 @@ def _replica() -> int:
     config = ReplicaConfig.from_env(os.environ)
     from modelserver.bundle import BundleError, find_bundle, load_bundle
     from modelserver.engines import EngineError, LatencyCurve, load_engine
+    from modelserver.gpu import GpuError, leased
     from modelserver.replica import Replica
 
-    try:
-        bundle = load_bundle(find_bundle(config.bundle))
-        engine = load_engine(
-            config.engine,
-            bundle,
-            threads=config.threads,
-            max_batch=config.max_batch,
-            latency=LatencyCurve(config.simulated_base_ms, config.simulated_image_ms),
-        )
-    except (BundleError, EngineError) as error:
-        raise ConfigError(str(error)) from None
     keys = load_keys("MODEL_KEYS_FILE", config.keys_file, PeerKeys)
-    replica = Replica(config, bundle, engine, keys)
-    _on_stop(replica.stop)
-    replica.run()
+    with contextlib.ExitStack() as held:
+        try:
+            bundle = load_bundle(find_bundle(config.bundle))
+            if config.device == "gpu":
+                held.enter_context(leased(config, keys, os.environ))
+            engine = load_engine(
+                config.engine,
+                bundle,
+                threads=config.threads,
+                max_batch=config.max_batch,
+                latency=LatencyCurve(config.simulated_base_ms, config.simulated_image_ms),
+            )
+        except (BundleError, EngineError, GpuError) as error:
+            raise ConfigError(str(error)) from None
+        replica = Replica(config, bundle, engine, keys)
+        _on_stop(replica.stop)
+        replica.run()
     return 0
 
 

@@ -89,6 +89,11 @@ class ReplicaConfig(_Config, frozen=True):
     """The name of an embedded bundle, or the path of a bundle's folder."""
     engine: Literal["litert", "simulated"] = "litert"
     """``simulated`` classifies nothing, at a declared speed: for scale tests and development."""
+    device: Literal["cpu", "gpu"] = "cpu"
+    """Where the engine has to compute. With ``gpu`` the broker leases this replica one."""
+    replicas_per_gpu: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
+    """How many replicas may share a GPU, each with an equal part of its memory, while any more
+    wait; 0: any number, each with what it needs."""
     threads: Positive = msgspec.field(default_factory=lambda: len(os.sched_getaffinity(0)))
     """Threads of the engine."""
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
