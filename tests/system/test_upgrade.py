@@ -1,11 +1,14 @@
 """A new version of a model beside the old one, under load."""
 
 import json
+import os
 import shutil
+import signal
 from pathlib import Path
 
 import pytest
 
+from modelserver.health import catalogue
 from tests.conftest import Service, classify, eventually
 from tests.system.load import Load
 
@@ -20,6 +23,12 @@ def version_of(folder: Path, version: str, side: int) -> str:
     manifest["contract"] |= {"width": side, "height": side}
     (folder / "bundle.json").write_text(json.dumps(manifest))
     return str(folder)
+
+
+def replicas_of(service: Service) -> dict[str, int]:
+    """How many replicas of each version the broker knows."""
+    told = catalogue(service.frontend)
+    return {s.contract.version: len(s.replicas) for s in told.models} if told else {}
 
 
 @pytest.mark.timeout(120)
@@ -46,6 +55,7 @@ def test_an_upgrade_and_a_way_back_cost_no_request(
         eventually(lambda: serves("10"))
         service.processes.stop(old[0])
         [reborn] = start("9", 1)
+        eventually(lambda: replicas_of(service) == {"9": 2, "10": 2})
         load.flows(50)
         assert serves("10")
         service.processes.stop(old[1])
@@ -54,5 +64,37 @@ def test_an_upgrade_and_a_way_back_cost_no_request(
             service.processes.stop(name)
         eventually(lambda: serves("9"))
         load.flows(50)
-        assert service.processes.stop(reborn) == 0
     assert load.trouble == []
+    assert service.processes.stop(reborn) == 0
+
+
+def test_a_bundle_that_was_replaced_is_loaded_without_a_restart(
+    service: Service, picture: bytes, tmp_path: Path
+) -> None:
+    bundle, broken, newer = tmp_path / "bundle", tmp_path / "broken", tmp_path / "newer"
+    version_of(bundle, "1", 224)
+    version_of(newer, "2", 96)
+    shutil.copytree(newer, broken)
+    (broken / "labels.txt").write_text("not what the manifest says")
+    service.start_broker()
+    name, process = service.start_replica(
+        MODEL_BUNDLE=str(bundle), MODEL_ENGINE="simulated", MODEL_SIMULATED_BASE_MS="10"
+    )
+    service.start_web()
+    service.await_replicas(1)
+
+    def replace(by: Path) -> None:
+        shutil.copytree(by, bundle, dirs_exist_ok=True)
+        os.kill(process.pid, signal.SIGHUP)
+
+    with Load(lambda: classify(service.port, picture), clients=8) as load:
+        load.flows(20)
+        replace(broken)
+        eventually(lambda: "labels.txt" in service.processes.log(name))
+        load.flows(20)
+        replace(newer)
+        eventually(lambda: classify(service.port, picture).json["model"]["version"] == "2")
+        load.flows(20)
+    assert load.trouble == []
+    assert {replica.split(":")[1] for replica in load.replicas} == {str(process.pid)}
+    assert service.processes.stop(name) == 0

@@ -7,12 +7,17 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig, load_keys
 from modelserver.supervisor import CONFIG_STATUS
 from wire.keys import BrokerKeys, PeerKeys
+
+if TYPE_CHECKING:
+    from modelserver.bundle import Bundle
+    from modelserver.engines import Engine
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,30 +86,52 @@ def _replica() -> int:
     # Until the replica can leave in order it has nothing to lose by ending at once.
     _on_stop(lambda: os._exit(0))
     config = ReplicaConfig.from_env(os.environ)
-    from modelserver.bundle import BundleError, find_bundle, load_bundle
-    from modelserver.engines import EngineError, LatencyCurve, load_engine
     from modelserver.gpu import GpuError, leased
+    from modelserver.reload import Reload
     from modelserver.replica import Replica
 
     keys = load_keys("MODEL_KEYS_FILE", config.keys_file, PeerKeys)
     with contextlib.ExitStack() as held:
-        try:
-            bundle = load_bundle(find_bundle(config.bundle))
-            if config.device == "gpu":
+        if config.device == "gpu":
+            try:
                 held.enter_context(leased(config, keys, os.environ))
-            engine = load_engine(
-                config.engine,
-                bundle,
-                threads=config.threads,
-                max_batch=config.max_batch,
-                latency=LatencyCurve(config.simulated_base_ms, config.simulated_image_ms),
-            )
-        except (BundleError, EngineError, GpuError) as error:
-            raise ConfigError(str(error)) from None
-        replica = Replica(config, bundle, engine, keys)
-        _on_stop(replica.stop)
-        replica.run()
+            except GpuError as error:
+                raise ConfigError(str(error)) from None
+        reload = Reload(partial(_model, config))
+        signal.signal(signal.SIGHUP, lambda *_: reload.ask())
+        model: tuple[Bundle, Engine] | None = _model(config)
+        stopped = False
+        while model is not None and not stopped:
+            replica = Replica(config, *model, keys)
+
+            def stop(replica: Replica = replica) -> None:
+                nonlocal stopped
+                stopped = True
+                replica.stop()
+
+            _on_stop(stop)
+            reload.serve(replica.stop)
+            replica.run()
+            model = reload.take()
     return 0
+
+
+def _model(config: ReplicaConfig) -> "tuple[Bundle, Engine]":
+    from modelserver.bundle import BundleError, find_bundle, load_bundle
+    from modelserver.engines import EngineError, LatencyCurve, load_engine
+
+    try:
+        bundle = load_bundle(find_bundle(config.bundle))
+        engine = load_engine(
+            config.engine,
+            bundle,
+            threads=config.threads,
+            max_batch=config.max_batch,
+            latency=LatencyCurve(config.simulated_base_ms, config.simulated_image_ms),
+        )
+    except (BundleError, EngineError) as error:
+        raise ConfigError(str(error)) from None
+    return bundle, engine
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -118,6 +145,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         bundle=arguments.model,
     )
     _on_stop(service.stop)
+    signal.signal(signal.SIGHUP, lambda *_: service.reload())
     return service.run()
 
 

@@ -61,6 +61,7 @@ def supervisor(
                 argv=[python, "-m", "modelserver", "replica"],
                 env=replica_env,
                 grace_s=REPLICA_GRACE_S,
+                reloads=True,
             )
             for number in range(1, replicas + 1)
         ),

@@ -44,6 +44,8 @@ class Program:
     env: Mapping[str, str]
     grace_s: float
     """How long it may take to stop before it is killed."""
+    reloads: bool = False
+    """It takes SIGHUP for a wish to load anew what it serves."""
 
 
 @dataclass(slots=True)
@@ -70,6 +72,11 @@ class Supervisor:
         self._ready = ready
         self._announce = announce
         self._signals = 0
+        self._reload = False
+
+    def reload(self) -> None:
+        """Have programs load anew what they serve. Safe in a signal handler."""
+        self._reload = True
 
     def stop(self) -> None:
         """End `run` in order; called a second time, at once. Safe in a signal handler."""
@@ -84,6 +91,11 @@ class Supervisor:
                 for child in self._children:
                     if not self._tend(child, time.monotonic()):
                         return 1
+                if self._reload:
+                    self._reload = False
+                    for child in self._children:
+                        if child.program.reloads:
+                            _signal(child, signal.SIGHUP)
                 if not announced and self._ready():
                     self._announce()
                     announced = True

@@ -1,0 +1,53 @@
+"""Loads a replica's bundle again, beside the model that serves meanwhile.
+
+Rules:
+- A bundle that cannot be used changes nothing: it is logged, and the old model goes on.
+- One loading after the other. Who asks during one gets another, because the files may have
+  changed since they were read.
+"""
+
+import logging
+import queue
+import threading
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
+
+from modelserver.config import ConfigError
+
+log = logging.getLogger("Reload")
+
+Loaded = TypeVar("Loaded")
+
+
+class Reload(Generic[Loaded]):
+    """The next model of a replica, when there is one."""
+
+    def __init__(self, load: Callable[[], Loaded]) -> None:
+        """``load`` takes its time, and raises ConfigError for what cannot be used."""
+        self._load: Final = load
+        self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._loaded: Loaded | None = None
+        self._ready: Callable[[], None] = lambda: None
+
+    def serve(self, ready: Callable[[], None]) -> None:
+        """``ready`` is called, from another thread, when there is a next model to `take`."""
+        self._ready = ready
+        threading.Thread(target=self._run, name="reload", daemon=True).start()
+
+    def ask(self) -> None:
+        """Load again. Safe in a signal handler."""
+        self._asked.put(None)
+
+    def take(self) -> Loaded | None:
+        """The next model, once; None if there is none."""
+        loaded, self._loaded = self._loaded, None
+        return loaded
+
+    def _run(self) -> None:
+        while self._loaded is None:
+            self._asked.get()
+            try:
+                self._loaded = self._load()
+            except ConfigError as error:
+                log.error("the bundle is not taken, the present one goes on: %s", error)
+        self._ready()
