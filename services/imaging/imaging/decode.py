@@ -31,6 +31,7 @@ from PIL import (
     WebPImagePlugin,
 )
 
+from imaging import rows
 from imaging.errors import SAVE_AGAIN, Damaged, ImageError, TooLarge, TooSmall, too_expensive
 from imaging.formats import admit
 from wire import Contract
@@ -136,6 +137,8 @@ def _prepare(data: bytes, found: str, contract: Contract, preview: bool) -> Prep
         if found != "JPEG":
             # The EXIF data of a PNG may follow the pixels.
             image.load()
+        if found == "PNG" and rows.are_missing(data, image):
+            raise Damaged("This PNG file ends before its last row.", SAVE_AGAIN)
         orientation = _orientation(image)
         width, height = image.size
         size = (contract.width, contract.height)
@@ -159,7 +162,7 @@ def _prepare(data: bytes, found: str, contract: Contract, preview: bool) -> Prep
         small = Image.alpha_composite(Image.new("RGBA", small.size, "white"), small)
         notes.append("transparent areas laid on white")
     if ratio < _BLURRED:
-        notes.append(f"only {width} x {height} px, answers may be poor")
+        notes.append(_too_few_pixels(width, height, contract))
     small = small.convert("RGB")
     return Prepared(
         pixels=small.tobytes(),
@@ -179,6 +182,13 @@ def _check_size(width: int, height: int) -> None:
             f"The picture is {width} x {height} pixels.",
             f"Both sides need at least {MIN_SIDE} pixels; 200 and more give good answers.",
         )
+
+
+def _too_few_pixels(width: int, height: int, contract: Contract) -> str:
+    """The doubt about a small picture, by the side that there is too little of."""
+    if width * contract.height <= height * contract.width:
+        return f"only {width} px wide, answers may be poor"
+    return f"only {height} px high, answers may be poor"
 
 
 def _too_many_pixels(what: str) -> TooLarge:

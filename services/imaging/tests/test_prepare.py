@@ -239,7 +239,23 @@ def test_the_first_frame_of_an_animation_counts(encode, contract, kind):
 def test_a_small_picture_is_enlarged_with_a_warning(encode, flag, contract):
     prepared = prepare(encode(flag.resize((15, 10)), "PNG"), contract)
     assert alike(corners(shown(prepared, contract)), [RED, GREEN, BLUE, YELLOW], 20)
-    assert prepared.warnings == ("only 15 x 10 px, answers may be poor",)
+    assert prepared.warnings == ("only 10 px high, answers may be poor",)
+
+
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [((6000, 10), "10 px high"), ((10, 6000), "10 px wide"), ((9, 9), "9 px wide")],
+)
+def test_the_warning_names_the_side_that_is_too_short(encode, contract, size, said):
+    prepared = prepare(encode(Image.new("RGB", size), "PNG"), contract)
+    assert prepared.warnings == (f"only {said}, answers may be poor",)
+
+
+def test_the_side_is_named_as_the_picture_is_seen(encode, contract):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    prepared = prepare(encode(Image.new("RGB", (6000, 10)), "JPEG", exif=turned), contract)
+    assert prepared.warnings[-1] == "only 10 px wide, answers may be poor"
 
 
 def test_the_preview_shows_what_the_model_gets(encode, flag, contract):
