@@ -3,6 +3,7 @@
 from flask import Flask
 
 from imaging import DecoderPool
+from imaging.pool import TIMEOUT_S
 from webapp import api, envelope, pages
 from webapp.apikeys import read_api_keys
 from webapp.classifier import Classifier
@@ -27,7 +28,7 @@ def create_app(
     classifier = Classifier(
         config,
         client or ModelClient(config.broker, config.keys()),
-        decoders or DecoderPool(config.decoders),
+        decoders or _decoders(config),
     )
     app = Flask("webapp")
     app.request_class = InMemoryRequest
@@ -42,3 +43,9 @@ def create_app(
     app.register_blueprint(pages.blueprint(classifier))
     app.register_blueprint(api.blueprint(classifier))
     return app
+
+
+def _decoders(config: Config) -> DecoderPool:
+    # A picture is given up well before its request: only then is it known that the picture was
+    # at fault, and not that too little time was left for it.
+    return DecoderPool(config.decoders, timeout_s=min(TIMEOUT_S, config.deadline_ms / 2000))
