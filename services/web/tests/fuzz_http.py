@@ -40,7 +40,7 @@ def seeds() -> Iterator[bytes]:
         b'--b\r\nContent-Disposition: form-data; name="file"; filename="x.jpg"\r\n'
         b"Content-Type: image/jpeg\r\n\r\n" + FILE + b"\r\n--b--\r\n"
     )
-    for path in (b"/", b"/healthz", b"/readyz", b"/static/style.css", b"//nix", b"/uploader"):
+    for path in (b"/", b"/healthz", b"/readyz", b"/static/style.css", b"//nix", b"/api/v1/models"):
         yield _request(b"GET", path)
     yield _request(b"OPTIONS", b"*")
     for path in (b"/uploader", b"/api/v1/classify"):

@@ -138,6 +138,11 @@ REFUSALS: dict[str, tuple[Callable[[pytest.FixtureRequest], dict[str, Any]], int
     "top_k 0": (lambda _: {"query_string": "top_k=0"}, 400, "bad-request"),
     "top_k 101": (lambda _: {"query_string": "top_k=101"}, 400, "bad-request"),
     "top_k many": (lambda _: {"query_string": "top_k=many"}, 400, "bad-request"),
+    "long name of a model": (
+        lambda r: {"query_string": "model=" + "x" * 65, "data": r.getfixturevalue("photo")},
+        400,
+        "bad-request",
+    ),
     "unknown model": (
         lambda r: {"query_string": "model=nix", "data": r.getfixturevalue("photo")},
         404,
@@ -246,6 +251,27 @@ def test_a_contract_that_never_fits_is_given_up(
     fake.failure = FailureCode.STALE_CONTRACT
     assert kind_of(http.post(CLASSIFY, data=photo)) == "stale-contract"
     assert len(fake.requests) == 3
+
+
+def test_the_models_are_listed_with_what_they_want(http: FlaskClient, fake: FakeModel) -> None:
+    model = {
+        "name": "fake",
+        "version": "1",
+        "input": {"width": 32, "height": 32, "crop": 0.875, "filter": "bicubic"},
+        "classes": 1000,
+        "replicas": ["fake-1"],
+    }
+    assert http.get("/api/v1/models").get_json() == {"models": [model]}
+    fake.replicas = ()
+    assert http.get("/api/v1/models").get_json() == {"models": [model | {"replicas": []}]}
+    fake.contract = None
+    assert http.get("/api/v1/models").get_json() == {"models": []}
+
+
+def test_without_a_broker_no_model_can_be_listed(http: FlaskClient, fake: FakeModel) -> None:
+    fake.stop()
+    response = http.get("/api/v1/models")
+    assert (response.status_code, kind_of(response)) == (503, "unavailable")
 
 
 def test_alive_without_anybody_else(http: FlaskClient, fake: FakeModel) -> None:

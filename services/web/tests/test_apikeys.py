@@ -31,8 +31,9 @@ def http(key: str, tmp_path: Path, client: ModelClient, decoders: DecoderPool) -
 
 
 def test_with_its_key_a_program_is_served(http: FlaskClient, key: str, photo: bytes) -> None:
-    answer = http.post("/api/v1/classify", data=photo, headers={"Authorization": f"Bearer {key}"})
-    assert answer.status_code == 200
+    headers = {"Authorization": f"Bearer {key}"}
+    assert http.post("/api/v1/classify", data=photo, headers=headers).status_code == 200
+    assert http.get("/api/v1/models", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -47,10 +48,21 @@ def test_without_it_nobody_is(http: FlaskClient, key: str, photo: bytes, given: 
     assert answer.json["type"] == "urn:sightline:problem:unauthorised"
 
 
+def test_every_operation_that_asks_for_one_says_so(http: FlaskClient) -> None:
+    document = http.get("/api/openapi.json").get_json()
+    assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            asked = http.open(path, method=method.upper()).status_code == 401
+            assert asked == ("security" in operation) == ("401" in operation["responses"])
+
+
 def test_people_and_the_platform_are_not_asked(http: FlaskClient) -> None:
     assert http.get("/").status_code == 200
     assert http.get("/healthz").status_code == 200
     assert http.get("/readyz").status_code == 200
+    assert http.get("/api/docs").status_code == 200
+    assert http.get("/api/openapi.json").status_code == 200
 
 
 def test_a_key_is_known_by_its_hash_alone(key: str, tmp_path: Path) -> None:

@@ -71,7 +71,34 @@ def test_the_page_says_the_same_as_the_api(http: FlaskClient, one_pixel: bytes) 
 
 def test_the_stylesheet_is_ours(http: FlaskClient) -> None:
     page = http.get("/").get_data(as_text=True)
-    assert re.findall(r'(?:src|href)="([^"]+)"', page) == ["data:,", "/static/style.css", "/"]
+    assert re.findall(r'(?:src|href)="([^"]+)"', page) == [
+        "data:,",
+        "/static/style.css",
+        "/",
+        "/api/docs",
+    ]
     with http.get("/static/style.css") as style:
         assert style.mimetype == "text/css"
         assert "url(" not in style.get_data(as_text=True)
+
+
+def test_the_api_is_described_on_a_page(http: FlaskClient) -> None:
+    page = http.get("/api/docs").get_data(as_text=True)
+    document = http.get("/api/openapi.json").get_json()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            assert f"{method.upper()} {path}" in page
+            assert operation["summary"] in page
+            for status in operation["responses"]:
+                assert f">{status}</th>" in page
+    for name, schema in document["components"]["schemas"].items():
+        assert f'id="{name}"' in page
+        assert all(f"<code>{field}</code>" in page for field in schema["properties"])
+    linked = re.findall(r'href="#([^"]+)"', page)
+    assert linked
+    assert all(f'id="{name}"' in page for name in linked)
+    assert set(re.findall(r'(?:src|href)="([^"#][^"]*)"', page)) == {
+        *("data:,", "/static/style.css", "/", "/api/openapi.json")
+    }
+    assert "<script" not in page
+    assert "style=" not in page

@@ -1,4 +1,7 @@
-"""The HTTP API: one picture in, its classes out as JSON; and the two questions of an operator."""
+"""The HTTP API: pictures in, classes out as JSON; and the two questions of an operator.
+
+What is taken and given here are types; `openapi` makes the API's description out of them.
+"""
 
 import time
 from typing import Annotated, Final
@@ -11,12 +14,28 @@ from webapp.envelope import answer, note_timing
 from webapp.errors import BadRequest
 from webapp.presence import sender_left
 from webapp.uploads import picture_in_body
-from wire import Prediction
+from wire import Prediction, Served
+from wire.contract import Filter
 
 READY_S: Final = 1.0
 """How long the broker may take to say who is alive; probes give up soon after."""
 
-TopK = Annotated[int, msgspec.Meta(ge=1, le=100)]
+
+class Query(msgspec.Struct, frozen=True, kw_only=True):
+    """What may stand behind the question mark when a picture is classified."""
+
+    model: Annotated[
+        str,
+        msgspec.Meta(
+            max_length=64,
+            description="The name of a model; without it, the service's first. "
+            "GET /api/v1/models lists them.",
+        ),
+    ] = ""
+    top_k: Annotated[
+        int,
+        msgspec.Meta(ge=1, le=100, description="A whole number from 1 to 100: so many classes."),
+    ] = 5
 
 
 class ModelName(msgspec.Struct, frozen=True):
@@ -39,6 +58,33 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     timing_ms: TimingMs
 
 
+class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a model makes of a picture before it looks at it."""
+
+    width: int
+    """In pixels."""
+    height: int
+    crop: float
+    """The share of the short side that the central crop keeps."""
+    filter: Filter
+
+
+class ServedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """One version of a model, and the replicas of it that are alive."""
+
+    name: str
+    version: str
+    input: ModelInput
+    classes: int
+    replicas: tuple[str, ...]
+
+
+class Models(msgspec.Struct, frozen=True):
+    """Every model that is known, the one that is used by default first."""
+
+    models: tuple[ServedModel, ...]
+
+
 class Health(msgspec.Struct, frozen=True):
     """One word about the service, and the replicas that it rests on."""
 
@@ -46,16 +92,18 @@ class Health(msgspec.Struct, frozen=True):
     replicas: tuple[str, ...] = ()
 
 
-def blueprint(classifier: Classifier) -> Blueprint:
-    """The routes for programs, answered by ``classifier``."""
+def blueprint(classifier: Classifier, description: bytes) -> Blueprint:
+    """The routes for programs, answered by ``classifier``; ``description`` is given as it is."""
     api = Blueprint("api", __name__)
 
     @api.post("/api/v1/classify")
     def classify() -> Response:
+        picture = picture_in_body()
+        query = _query()
         classified = classifier.classify(
-            picture_in_body(),
-            model=request.args.get("model", ""),
-            top_k=_top_k(request.args.get("top_k", "5")),
+            picture,
+            model=query.model,
+            top_k=query.top_k,
             began=g.began,
             trace=g.request_id,
             left=sender_left(),
@@ -75,6 +123,15 @@ def blueprint(classifier: Classifier) -> Blueprint:
             )
         )
 
+    @api.get("/api/v1/models")
+    def models() -> Response:
+        served = classifier.models(deadline=time.monotonic() + READY_S)
+        return answer(Models(tuple(map(_served_model, served))))
+
+    @api.get("/api/openapi.json")
+    def openapi() -> Response:
+        return Response(description, content_type="application/json")
+
     @api.get("/healthz")
     def healthz() -> Response:
         return answer(Health("alive"))
@@ -87,10 +144,30 @@ def blueprint(classifier: Classifier) -> Blueprint:
     return api
 
 
-def _top_k(text: str) -> int:
-    try:
-        return msgspec.convert(text, TopK, strict=False)
-    except msgspec.ValidationError:
-        raise BadRequest(
-            f"top_k cannot be {text!r}.", "Give a whole number from 1 to 100, or leave it out."
-        ) from None
+def _query() -> Query:
+    given = {}
+    for field in msgspec.structs.fields(Query):
+        if (text := request.args.get(field.name)) is None:
+            continue
+        try:
+            given[field.name] = msgspec.convert(text, field.type, strict=False)
+        except msgspec.ValidationError:
+            wanted = msgspec.json.schema(field.type)["description"]
+            raise BadRequest(f"{field.name} cannot be {text!r}.", wanted) from None
+    return Query(**given)
+
+
+def _served_model(served: Served) -> ServedModel:
+    contract = served.contract
+    return ServedModel(
+        name=contract.model,
+        version=contract.version,
+        input=ModelInput(
+            width=contract.width,
+            height=contract.height,
+            crop=contract.crop,
+            filter=contract.filter,
+        ),
+        classes=contract.classes,
+        replicas=served.replicas,
+    )

@@ -4,7 +4,8 @@ Rules:
 - The file holds a line a key: its SHA-256 in hex, and a name for people. The keys themselves are
   nowhere but with their owners. They are random and long, so a plain hash cannot be guessed back.
 - A key is compared with all of them, and always as slowly: how long it takes tells nothing.
-- Only the API asks. The pages are for people, and health is for the platform.
+- Only the API asks. The pages are for people, its description is for whoever wants a key, and
+  health is for the platform.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from flask import Flask, request
 from webapp.config import ConfigError
 from webapp.errors import Unauthorised
 
-GUARDED: Final = ("/api/",)
+GUARDED: Final = ("/api/v1/",)
 _LINE: Final = re.compile(r"([0-9a-f]{64})\s+(\S.*)")
 
 

@@ -1,10 +1,11 @@
 """Puts the web tier together."""
 
+import msgspec
 from flask import Flask
 
 from imaging import DecoderPool
 from imaging.pool import TIMEOUT_S
-from webapp import api, envelope, pages
+from webapp import api, envelope, openapi, pages
 from webapp.apikeys import read_api_keys
 from webapp.classifier import Classifier
 from webapp.client import ModelClient
@@ -40,8 +41,9 @@ def create_app(
     envelope.install(app)
     if keys := read_api_keys(config.api_keys_file):
         keys.guard(app)
-    app.register_blueprint(pages.blueprint(classifier))
-    app.register_blueprint(api.blueprint(classifier))
+    description = openapi.document(keyed=keys is not None)
+    app.register_blueprint(pages.blueprint(classifier, description))
+    app.register_blueprint(api.blueprint(classifier, msgspec.json.encode(description)))
     return app
 
 

@@ -19,7 +19,7 @@ from webapp.client import ModelClient
 from webapp.config import Config
 from webapp.errors import ModelError, Overloaded, StaleContract, Unavailable, UnknownModel
 from webapp.presence import Left, nobody_left
-from wire import Result
+from wire import Result, Served
 
 PREPARATIONS: Final = 3
 """Models are replaced one at a time: a contract that is outdated three times in a row means
@@ -126,13 +126,21 @@ class Classifier:
             )
         raise outdated
 
+    def models(self, *, deadline: float) -> tuple[Served, ...]:
+        """What the broker knows, by ``deadline`` of ``time.monotonic()``.
+
+        Raises:
+            Unavailable: The broker did not answer.
+        """
+        return self._client.catalogue(deadline=deadline).models
+
     def replicas(self, *, deadline: float) -> tuple[str, ...]:
         """The default model's replicas that are alive, by ``deadline`` of ``time.monotonic()``.
 
         Raises:
             Unavailable: There is none, or the broker did not answer.
         """
-        for served in self._client.catalogue(deadline=deadline).models:
+        for served in self.models(deadline=deadline):
             if served.replicas and self._config.model in ("", served.contract.model):
                 return served.replicas
         raise Unavailable(f"No replica of {self._config.model or 'any model'} is alive.")

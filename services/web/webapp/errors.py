@@ -120,7 +120,7 @@ class HttpRefused(WebError):
             self.remedy = f"Use {' or '.join(self.allow)}."
 
 
-_IMAGE_REFUSALS: Final[dict[type[imaging.ImageError], tuple[int, str, str]]] = {
+IMAGE_REFUSALS: Final[dict[type[imaging.ImageError], tuple[int, str, str]]] = {
     imaging.Empty: (400, "empty", "There is no picture"),
     imaging.TooLarge: (413, "too-large", "The picture is too large"),
     imaging.NotAnImage: (415, "not-an-image", "This is not a picture we can read"),
@@ -135,7 +135,7 @@ class ImageRefused(WebError):
 
     def __init__(self, error: imaging.ImageError) -> None:
         super().__init__(error.detail, error.remedy)
-        self.status, self.kind, self.title = _IMAGE_REFUSALS.get(
+        self.status, self.kind, self.title = IMAGE_REFUSALS.get(
             type(error), (422, "unusable-image", "The picture cannot be used")
         )
 
@@ -218,7 +218,7 @@ class ProtocolError(ModelError):
     title = "Two parts of the service do not understand each other"
 
 
-_FAILURES: Final[dict[FailureCode, type[ModelError]]] = {
+FAILURES: Final[dict[FailureCode, type[ModelError]]] = {
     FailureCode.OVERLOADED: Overloaded,
     FailureCode.UNAVAILABLE: Unavailable,
     FailureCode.DEADLINE: DeadlineExceeded,
@@ -235,7 +235,7 @@ def from_failure(failure: Failure) -> ModelError:
     retry_after_s = None
     if failure.retry_after_ms is not None:
         retry_after_s = max(1, ceil(failure.retry_after_ms / 1000))
-    return _FAILURES[failure.code](failure.message, retry_after_s=retry_after_s)
+    return FAILURES[failure.code](failure.message, retry_after_s=retry_after_s)
 
 
 def from_exception(error: Exception) -> WebError:

@@ -7,6 +7,7 @@ from flask import Blueprint, g, render_template
 
 from webapp.classifier import Classifier
 from webapp.envelope import note_timing
+from webapp.openapi import Document
 from webapp.presence import sender_left
 from webapp.uploads import picture_in_form
 
@@ -14,8 +15,8 @@ SHOWN: Final = 3
 """Classes on the page, as in the tutorial."""
 
 
-def blueprint(classifier: Classifier) -> Blueprint:
-    """The routes for browsers, answered by ``classifier``."""
+def blueprint(classifier: Classifier, description: Document) -> Blueprint:
+    """The routes for browsers, answered by ``classifier``; ``description`` is the API's."""
     pages = Blueprint("pages", __name__)
 
     @pages.get("/")
@@ -40,5 +41,9 @@ def blueprint(classifier: Classifier) -> Blueprint:
             preview=b64encode(classified.picture.preview).decode(),
             timing_ms=classified.timing_ms,
         )
+
+    @pages.get("/api/docs")
+    def docs() -> str:
+        return render_template("docs.html", api=description)
 
     return pages

@@ -1,0 +1,252 @@
+"""The API's description, in OpenAPI 3.1, made of what the API itself is made of.
+
+Rules:
+- Schemas come from the types that take and give the values, statuses from the errors: what is
+  said twice comes apart. Only which operation does what is told here.
+- Every status that an operation can have is named, with the kinds of problem behind it.
+- A test holds it against the routes; another lets a client that only knows this document loose on
+  the whole service.
+"""
+
+import inspect
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from webapp import errors
+from webapp.api import Answer, Health, Models, Query
+from webapp.envelope import Problem
+from webapp.errors import WebError
+
+Document = dict[str, Any]
+
+IMAGES: Final = ("jpeg", "png", "webp", "avif", "gif", "bmp")
+PROBLEM: Final = "application/problem+json"
+_SCHEMAS: Final = "#/components/schemas/"
+_HEADERS: Final = "#/components/headers/"
+_KEY: Final = "apiKey"
+
+
+class Kind(NamedTuple):
+    """One kind of problem, as a `Problem` shows it."""
+
+    status: int
+    kind: str
+    title: str
+
+
+def _kinds(*classes: type[WebError]) -> tuple[Kind, ...]:
+    return tuple(Kind(error.status, error.kind, error.title) for error in classes)
+
+
+_EVERYWHERE: Final = _kinds(
+    errors.BadRequest, errors.TooSlow, errors.TooManyAtOnce, errors.NoRoom, errors.WebError
+)
+_FROM_BROKER: Final = _kinds(errors.Unavailable, errors.ProtocolError)
+_OF_PICTURES: Final = (
+    *_kinds(errors.UploadTooLarge, errors.Overloaded, *errors.FAILURES.values()),
+    *(Kind(*refusal) for refusal in errors.IMAGE_REFUSALS.values()),
+)
+
+
+class _Operation(NamedTuple):
+    path: str
+    method: str
+    name: str
+    summary: str
+    description: str
+    gives: type[msgspec.Struct] | str
+    """The type of the JSON that is given, or another media type."""
+    kinds: tuple[Kind, ...] = ()
+    query: type[msgspec.Struct] | None = None
+    takes_picture: bool = False
+    guarded: bool = False
+
+
+_OPERATIONS: Final = (
+    _Operation(
+        "/api/v1/classify",
+        "post",
+        "classify",
+        "What is in a picture",
+        "Send the file itself as the body, whatever it is called, or as the only file of a form.",
+        Answer,
+        (*_OF_PICTURES, *_FROM_BROKER),
+        query=Query,
+        takes_picture=True,
+        guarded=True,
+    ),
+    _Operation(
+        "/api/v1/models",
+        "get",
+        "models",
+        "Which models there are",
+        "What each wants its pictures to be, and which replicas of it are alive.",
+        Models,
+        _FROM_BROKER,
+        guarded=True,
+    ),
+    _Operation(
+        "/api/openapi.json",
+        "get",
+        "description",
+        "This description",
+        "For programs that make clients, forms or tests of it.",
+        "application/json",
+    ),
+    _Operation(
+        "/api/docs",
+        "get",
+        "docs",
+        "This description as a page",
+        "For people.",
+        "text/html",
+    ),
+    _Operation(
+        "/healthz",
+        "get",
+        "healthz",
+        "Whether the web tier is alive",
+        "It says nothing of the models.",
+        Health,
+    ),
+    _Operation(
+        "/readyz",
+        "get",
+        "readyz",
+        "Whether a picture could be classified",
+        "Which replicas of the default model are alive; 503 if none is.",
+        Health,
+        _FROM_BROKER,
+    ),
+)
+
+
+def document(*, keyed: bool) -> Document:
+    """The description; with ``keyed``, of an API that asks for keys."""
+    types = [
+        *dict.fromkeys(o.gives for o in _OPERATIONS if not isinstance(o.gives, str)),
+        Problem,
+    ]
+    _, schemas = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
+    for schema in schemas.values():
+        if "description" in schema:
+            schema["description"] = inspect.cleandoc(schema["description"]).replace("``", "")
+    components: Document = {"schemas": schemas, "headers": _headers()}
+    if keyed:
+        components["securitySchemes"] = {
+            _KEY: {"type": "http", "scheme": "bearer", "description": "Ask whoever runs this."}
+        }
+    paths: Document = {}
+    for operation in _OPERATIONS:
+        paths.setdefault(operation.path, {})[operation.method] = _described(operation, keyed)
+    described: Document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Sightline",
+            "version": "1",
+            "summary": "Names what is in a picture.",
+            "description": "Every error is a problem document (RFC 9457): type, which never "
+            "changes, title, status, detail (what is wrong with this request), remedy (what would "
+            "be accepted) and instance (the id of the request).",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": paths,
+        "components": components,
+    }
+    # As JSON has it: msgspec leaves defaults as they are in Python, tuples for one.
+    return msgspec.json.decode(msgspec.json.encode(described), type=Document)
+
+
+def _described(operation: _Operation, keyed: bool) -> Document:
+    kinds = (*operation.kinds, *_EVERYWHERE)
+    if guarded := keyed and operation.guarded:
+        kinds += _kinds(errors.Unauthorised)
+    described: Document = {
+        "operationId": operation.name,
+        "summary": operation.summary,
+        "description": operation.description,
+    }
+    if operation.query:
+        described["parameters"] = list(_parameters(operation.query))
+    if operation.takes_picture:
+        described["requestBody"] = _picture()
+    described["responses"] = {"200": _success(operation), **_problems(kinds)}
+    if guarded:
+        described["security"] = [{_KEY: []}]
+    return described
+
+
+def _parameters(query: type[msgspec.Struct]) -> Iterable[Document]:
+    for field in msgspec.structs.fields(query):
+        schema = msgspec.json.schema(field.type)
+        description = schema.pop("description")
+        yield {
+            "name": field.name,
+            "in": "query",
+            "description": description,
+            "schema": schema | {"default": field.default},
+        }
+
+
+def _picture() -> Document:
+    form = {
+        "type": "object",
+        "properties": {"image": {"type": "string", "format": "binary"}},
+        "required": ["image"],
+    }
+    bare: Document = {f"image/{name}": {} for name in IMAGES}
+    return {"required": True, "content": bare | {"multipart/form-data": {"schema": form}}}
+
+
+def _success(operation: _Operation) -> Document:
+    if isinstance(operation.gives, str):
+        media = operation.gives
+        schema = {"type": "string" if media.startswith("text/") else "object"}
+    else:
+        media, schema = "application/json", {"$ref": _SCHEMAS + operation.gives.__name__}
+    return {
+        "description": operation.summary,
+        "headers": _sent("X-Request-Id", "Server-Timing"),
+        "content": {media: {"schema": schema}},
+    }
+
+
+def _problems(kinds: Iterable[Kind]) -> Document:
+    """One response for each status, in order, that names every kind of problem behind it."""
+    found: dict[int, dict[str, str]] = {}
+    for kind in sorted(set(kinds)):
+        found.setdefault(kind.status, {})[kind.kind] = kind.title
+    return {
+        str(status): {
+            "description": "; ".join(f"{title} ({name})" for name, title in named.items()),
+            "headers": _sent(*(["Retry-After"] if status in (429, 503) else [])),
+            "content": {PROBLEM: {"schema": {"$ref": _SCHEMAS + Problem.__name__}}},
+        }
+        for status, named in found.items()
+    }
+
+
+def _sent(*names: str) -> Document:
+    return {name: {"$ref": _HEADERS + name} for name in names}
+
+
+def _headers() -> Document:
+    return {
+        "X-Request-Id": {
+            "description": "The id of the request: the one that was sent, or a new one.",
+            "required": True,
+            "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,64}$"},
+        },
+        "Server-Timing": {
+            "description": "Where the time went, in milliseconds.",
+            "required": True,
+            "schema": {"type": "string"},
+        },
+        "Retry-After": {
+            "description": "So many seconds until it is worth to try again.",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 1},
+        },
+    }
