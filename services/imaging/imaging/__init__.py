@@ -1,9 +1,11 @@
 """Untrusted image bytes to the RGB pixels of a model's contract.
 
 `formats` tells what a file is, `decode` prepares it in this process, `pool` in limited child
-processes (`child`, spoken to over `channel`), `errors` says what can be wrong with a file.
+processes (`child`, spoken to over `channel`), `errors` says what can be wrong with a file, `cpus`
+how many CPUs there are for all this.
 """
 
+from imaging.cpus import cpus
 from imaging.decode import MAX_PIXELS, MIN_SIDE, Prepared, prepare
 from imaging.errors import (
     Busy,
@@ -33,6 +35,7 @@ __all__ = [
     "TooLarge",
     "TooSmall",
     "admit",
+    "cpus",
     "prepare",
     "sniff",
 ]

@@ -117,20 +117,31 @@ def _replica() -> int:
 
 
 def _model(config: ReplicaConfig) -> "tuple[Bundle, Engine]":
+    from imaging import cpus
     from modelserver.bundle import BundleError, find_bundle, load_bundle
     from modelserver.engines import EngineError, LatencyCurve, load_engine
 
+    threads = config.threads or cpus()
     try:
         bundle = load_bundle(find_bundle(config.bundle))
         engine = load_engine(
             config.engine,
             bundle,
-            threads=config.threads,
+            threads=threads,
             max_batch=config.max_batch,
             latency=LatencyCurve(config.simulated_base_ms, config.simulated_image_ms),
         )
     except (BundleError, EngineError) as error:
         raise ConfigError(str(error)) from None
+    logging.getLogger("Replica").info(
+        "%s version %s on %s: %d engine threads for %d CPUs, batches of up to %d",
+        bundle.manifest.name,
+        bundle.manifest.version,
+        engine.device,
+        threads,
+        cpus(),
+        engine.max_batch,
+    )
     return bundle, engine
 
 

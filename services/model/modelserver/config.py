@@ -6,7 +6,6 @@ Rules:
 - Units stand in the names. An endpoint is ZeroMQ's: ``tcp://host:port``.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -94,8 +93,8 @@ class ReplicaConfig(_Config, frozen=True):
     replicas_per_gpu: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     """How many replicas may share a GPU, each with an equal part of its memory, while any more
     wait; 0: any number, each with what it needs."""
-    threads: Positive = msgspec.field(default_factory=lambda: len(os.sched_getaffinity(0)))
-    """Threads of the engine."""
+    threads: Annotated[int, msgspec.Meta(ge=0)] = 0
+    """Threads of the engine; 0: as many as there are CPUs."""
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
     execution_ms: Positive = 5_000
     """A replica whose engine works on one batch for longer ends itself, to be started anew."""

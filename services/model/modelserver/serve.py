@@ -5,11 +5,11 @@ the same programs with the same settings; only their addresses are chosen for th
 """
 
 import http.client
-import os
 import socket
 import sys
 from collections.abc import Mapping
 
+from imaging import cpus
 from modelserver.bundle import BundleError, find_bundle
 from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig
 from modelserver.supervisor import Program, Supervisor
@@ -30,11 +30,10 @@ def supervisor(
         ConfigError: A setting does not fit, there is no such bundle, or a port is taken.
     """
     broker = BrokerConfig.from_env(env)
-    cores = len(os.sched_getaffinity(0))
     replica_env = {
         "MODEL_BROKER": broker.backend,
         "MODEL_BUNDLE": bundle,
-        "MODEL_THREADS": str(max(1, cores // replicas)),
+        "MODEL_THREADS": str(max(1, cpus() // replicas)),
         **env,
     }
     try:

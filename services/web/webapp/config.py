@@ -6,14 +6,13 @@ Rules:
 - Units are in the names.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Self
 
 import msgspec
 
-from imaging.formats import MAX_BYTES
+from imaging import MAX_BYTES, cpus
 from wire.keys import KeyFileError, PeerKeys, read_keys
 
 PREFIX: Final = "WEB_"
@@ -22,11 +21,6 @@ GUNICORNS_OWN: Final = "WEB_CONCURRENCY"
 
 class ConfigError(ValueError):
     """A setting cannot be used; the message is one sentence that names its variable."""
-
-
-def _cpus() -> int:
-    """How many CPUs this process may use, which in a container can be fewer than there are."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -47,7 +41,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """From the last byte of an upload to the answer, decoding and every retry included."""
     max_upload_bytes: Annotated[int, msgspec.Meta(ge=1024, le=MAX_BYTES)] = MAX_BYTES
     """Of a whole request: the picture and the form around it."""
-    decoders: Annotated[int, msgspec.Meta(ge=1, le=256)] = msgspec.field(default_factory=_cpus)
+    decoders: Annotated[int, msgspec.Meta(ge=1, le=256)] = msgspec.field(default_factory=cpus)
     """Child processes that decode pictures; as many as there are CPUs unless set."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     """Requests in progress at once; nearly all of them wait for the broker. Further ones wait for

@@ -15,6 +15,7 @@ import resource
 import sys
 from typing import Any, Final
 
+from imaging import cpus
 from webapp.apikeys import read_api_keys
 from webapp.app import CLASSIFIER
 from webapp.config import Config, ConfigError
@@ -76,6 +77,14 @@ control_socket_disable = True
 def post_worker_init(worker: Any) -> None:
     """Starts the decoders before the first request instead of within it."""
     worker.wsgi.extensions[CLASSIFIER].start()
+    logging.getLogger("webapp").info(
+        "%d threads, %d decoders for %d CPUs, %d connections; the broker is %s",
+        _config.threads,
+        _config.decoders,
+        cpus(),
+        worker_connections,
+        _config.broker,
+    )
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
