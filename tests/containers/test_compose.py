@@ -2,83 +2,20 @@
 
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from modelserver.keygen import make_keys
-from tests.conftest import ROOT, Answer, classify, eventually, free_port, request
+from tests.conftest import classify, eventually, request
+from tests.containers.conftest import Project
 from tests.system.load import Load
 
 pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
 PYTHON_IMAGE = "python:3.12-slim-bookworm"
-CLIENTS = 16
 MEGABYTE = 1_000_000
-
-
-class Project:
-    """One compose project, with a name and a port of its own."""
-
-    def __init__(self, suffix: str = "", **env: str) -> None:
-        self.port = free_port()
-        self.name = f"sightline-test-{os.getpid()}{suffix}"
-        self.env = {
-            **os.environ,
-            "PORT": str(self.port),
-            "COMPOSE_PROJECT_NAME": self.name,
-            **env,
-        }
-
-    def compose(self, *arguments: str) -> str:
-        return self._run("docker", "compose", *arguments)
-
-    def docker(self, *arguments: str) -> str:
-        return self._run("docker", *arguments)
-
-    def _run(self, *command: str) -> str:
-        done = subprocess.run(
-            command, cwd=ROOT, env=self.env, capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, f"{' '.join(command)}\n{done.stdout}\n{done.stderr}"
-        return done.stdout
-
-    def containers(self, service: str) -> list[str]:
-        return self.compose("ps", "--quiet", service).split()
-
-    def scale(self, replicas: int) -> None:
-        self.compose("up", "--detach", "--no-recreate", "--scale", f"model={replicas}", "--wait")
-        eventually(lambda: len(self.replicas()) == replicas, within_s=60)
-
-    def replicas(self) -> list[str]:
-        answer = request(self.port, "GET", "/readyz")
-        return list(answer.json["replicas"]) if answer.status == 200 else []
-
-
-@pytest.fixture(scope="module")
-def project() -> Iterator[Project]:
-    if shutil.which("docker") is None:
-        pytest.skip("docker is not installed")
-    probe = subprocess.run(["docker", "compose", "ls"], capture_output=True, check=False)
-    if probe.returncode != 0:
-        pytest.skip("no Docker engine with Compose answers")
-    started = Project()
-    try:
-        started.compose("up", "--build", "--wait", "--detach")
-        yield started
-    finally:
-        started.compose("down", "--volumes", "--timeout", "20")
-
-
-@pytest.fixture
-def load(project: Project, picture: bytes) -> Load:
-    def send() -> Answer:
-        return classify(project.port, picture)
-
-    return Load(send, clients=CLIENTS)
 
 
 def test_the_photographs_are_as_right_as_without_containers(
@@ -108,7 +45,7 @@ def test_what_the_images_add_to_their_base(project: Project) -> None:
 def test_every_container_is_locked_down(project: Project) -> None:
     for service in ("web", "broker", "model"):
         [container] = project.containers(service)
-        [facts] = json.loads(project.docker("inspect", container))
+        facts = project.inspect(container)
         host = facts["HostConfig"]
         assert facts["Config"]["User"] == "65532:65532"
         assert host["ReadonlyRootfs"]
@@ -154,10 +91,9 @@ def test_three_replicas_share_the_work_and_killed_ones_cost_nothing(
         load.flows(200, within_s=60)
         project.docker("kill", second)
         load.flows(200, within_s=60)
-        project.compose("up", "--detach", "--no-recreate", "--scale", "model=1", "--wait")
+        project.scale(1)
         load.flows(200, within_s=60)
     assert load.trouble == []
-    project.scale(1)
 
 
 def test_a_restarted_broker_costs_nothing(project: Project, load: Load) -> None:
