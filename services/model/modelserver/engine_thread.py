@@ -4,10 +4,12 @@ One batch at a time: `start_batch` hands it over, and its Outcome comes back thr
 """
 
 import logging
+import os
 import queue
 import threading
 import time
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +19,9 @@ from modelserver.engines import Engine, EngineError
 from modelserver.mailbox import Mailbox
 
 log = logging.getLogger("EngineThread")
+
+NO_MEMORY_STATUS: Final = 71
+"""Exit status of a replica that is refused memory (EX_OSERR)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,10 @@ class EngineThread:
             probabilities = self._engine.predict(pixels)
         except EngineError as error:
             return Outcome(items, began, time.monotonic(), None, str(error))
+        except MemoryError:
+            # Whoever has this batch next may have more; here the next one would fail alike.
+            log.critical("no memory for a batch; this replica ends to be started anew")
+            os._exit(NO_MEMORY_STATUS)
         except Exception:
             log.exception("the engine raised what an engine must not raise")
             return Outcome(items, began, time.monotonic(), None, "The engine failed.")
