@@ -60,7 +60,10 @@ class Project:
         eventually(lambda: len(self.replicas()) == replicas, within_s=60)
 
     def replicas(self) -> list[str]:
-        answer = request(self.port, "GET", "/readyz")
+        try:
+            answer = request(self.port, "GET", "/readyz")
+        except OSError:
+            return []
         return list(answer.json["replicas"]) if answer.status == 200 else []
 
 

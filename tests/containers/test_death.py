@@ -95,8 +95,20 @@ def test_a_replica_that_is_out_of_memory_costs_nothing(project: Project, load: L
     filters = ["--filter", f"container={victim}", "--filter", "event=oom"]
     assert project.docker("events", *span, *filters), "it was something else that killed it"
     assert load.trouble == []
-    assert max(load.attempts) >= 2, "the kill hit nothing: no request was tried twice"
     project.scale(1)
+
+
+def test_a_killed_web_costs_what_it_has_begun_and_comes_back(
+    project: Project, load: Load, picture: bytes
+) -> None:
+    [web] = project.containers("web")
+    with load:
+        load.flows(100, within_s=60)
+        project.tried("docker", "exec", web, "python", "-c", "import os; os.kill(-1, 9)")
+        eventually(lambda: load.trouble)
+    assert set(load.statuses) == {200}, "whoever lost its answer lost its connection"
+    eventually(project.replicas, within_s=60)
+    assert classify(project.port, picture).status == 200
 
 
 def test_a_second_broker_is_refused(project: Project, picture: bytes) -> None:

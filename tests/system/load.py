@@ -1,5 +1,6 @@
 """Many clients at once against one service, and an account of every request they sent."""
 
+import http.client
 import threading
 from collections import Counter
 from collections.abc import Callable
@@ -43,7 +44,7 @@ class Load:
         while not self._stop.is_set():
             try:
                 answer = self._send()
-            except OSError as error:
+            except (OSError, http.client.HTTPException) as error:
                 with self._lock:
                     self.trouble.append(repr(error))
                 continue
