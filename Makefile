@@ -10,6 +10,12 @@ KEYS     ?= keys
 TARGET   ?= own
 SECONDS  ?= 60
 REQUESTS ?= 5000
+PHOTOS   ?=
+PEERS    ?=
+SKIP     ?=
+ENGINES  ?= model accelerator nothing
+ROUNDS   ?= 3
+WINDOW   ?= 5
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -23,11 +29,11 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ALL    := services/web/pyproject.toml services/model/pyproject.toml --extra litert
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fuzz chaos keys lock clean
+.PHONY: help run test check fuzz chaos bench keys lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the verbs
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
 
 run: $(VENV)/.run  ## serve on this machine: broker, replicas, web [REPLICAS=1 PORT=8000 MODEL=name]
 	@exec $(BIN)/python -m modelserver serve --replicas "$(REPLICAS)" --port "$(PORT)" --model "$(MODEL)"
@@ -47,6 +53,14 @@ fuzz: $(VENV)/.fuzz  ## hostile bytes at every parser, guided by coverage [SECON
 chaos: $(VENV)/.run  ## break parts under load and count every request [TARGET=own SECONDS=60 REQUESTS=5000]
 	@$(BIN)/python -m loadtest.chaos --target "$(TARGET)" --seconds "$(SECONDS)" --requests "$(REQUESTS)"
 
+# What is measured beside Sightline and needs more than it does has an environment of its own.
+OLD    := $(filter-out $(SKIP),tutorial monolith)
+OTHERS := $(if $(OLD),.venv-bench-tutorial/.done) $(PEERS:%=.venv-bench-%/.done)
+
+bench: $(VENV)/.run $(OTHERS)  ## measure Sightline beside others [PEERS=mosec SKIP="tutorial monolith" ROUNDS=3 WINDOW=5 PHOTOS=dir]
+	@$(BIN)/python -m loadtest.bench --photos "$(PHOTOS)" --peers "$(PEERS)" --skip "$(SKIP)" \
+	  --engines "$(ENGINES)" --rounds "$(ROUNDS)" --window "$(WINDOW)"
+
 keys: $(VENV)/.run  ## make the key files that let only web and replicas talk to the broker
 	$(BIN)/python -m modelserver keys "$(KEYS)"
 
@@ -54,13 +68,14 @@ lock: $(VENV)/.dev  ## compile the pinned requirement files from the pyproject f
 	$(LOCK) requirements-dev.in $(ALL) -o requirements-dev.txt
 	$(LOCK) requirements-fuzz.in -c requirements-dev.txt -o requirements-fuzz.txt
 	$(LOCK) $(ALL) -c requirements-dev.txt -o requirements.txt
+	$(LOCK) loadtest/bench/requirements-mosec.in $(ALL) -c requirements-dev.txt -o loadtest/bench/requirements-mosec.txt
 	$(LOCK) services/web/pyproject.toml -c requirements-dev.txt -o services/web/requirements.txt
 	$(LOCK) services/model/pyproject.toml -c requirements-dev.txt -o services/model/requirements-broker.txt
 	$(LOCK) services/model/pyproject.toml --extra litert -c requirements-dev.txt -o services/model/requirements-cpu.txt
 	$(LOCK) services/model/pyproject.toml --extra litert --extra build -c requirements-dev.txt -o services/model/requirements-build.txt
 
 clean:  ## remove what was installed here
-	rm -rf $(VENV)
+	rm -rf $(VENV) .venv-bench-*
 
 # The four parts run from their folders: a .pth file does what an editable install does, and
 # needs no build tool from the network.
@@ -78,4 +93,12 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 
 $(VENV)/.fuzz: requirements-fuzz.txt $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.txt
+	@touch $@
+
+.venv-bench-mosec/.done: loadtest/bench/requirements-mosec.txt
+.venv-bench-tutorial/.done: services/model/requirements-build.txt services/web/requirements.txt
+.venv-bench-%/.done:
+	@echo "Installing into $(@D) ..."
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes $(^:%=-r %)
 	@touch $@

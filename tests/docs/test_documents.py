@@ -148,10 +148,10 @@ def test_every_variable_that_is_named_is_a_setting(file: Path) -> None:
 def makefile() -> tuple[set[str], set[str]]:
     """Its verbs and its variables."""
     text = (ROOT / "Makefile").read_text()
-    verbs = re.findall(r"^([a-z]+):.*##", text, re.MULTILINE)
+    verbs = re.findall(r"^([a-z-]+):.*##", text, re.MULTILINE)
     phony = re.findall(r"^\.PHONY: (.*)$", text, re.MULTILINE)
     assert sorted(verbs) == sorted(phony[0].split())
-    return set(verbs), set(re.findall(r"^([A-Z]+) *\?=", text, re.MULTILINE))
+    return set(verbs), set(re.findall(r"^([A-Z0-9_]+) *\?=", text, re.MULTILINE))
 
 
 @each_document
