@@ -10,6 +10,12 @@ KEYS     ?= keys
 TARGET   ?= own
 SECONDS  ?= 60
 REQUESTS ?= 5000
+URL      ?= http://127.0.0.1:$(PORT)
+SHAPE    ?= ramp
+USERS    ?= 20
+DURATION ?= 60
+P95_MS   ?= 1000
+FAILURES ?= 0.01
 PHOTOS   ?=
 PEERS    ?=
 SKIP     ?=
@@ -29,7 +35,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ALL    := services/web/pyproject.toml services/model/pyproject.toml --extra litert
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fuzz chaos bench keys lock clean
+.PHONY: help run test check fuzz chaos load bench keys lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the verbs
@@ -53,6 +59,12 @@ fuzz: $(VENV)/.fuzz  ## hostile bytes at every parser, guided by coverage [SECON
 chaos: $(VENV)/.run  ## break parts under load and count every request [TARGET=own SECONDS=60 REQUESTS=5000]
 	@$(BIN)/python -m loadtest.chaos --target "$(TARGET)" --seconds "$(SECONDS)" --requests "$(REQUESTS)"
 
+load: $(VENV)/.dev  ## users for a running service [SHAPE=ramp|spike|soak USERS=20 DURATION=60 P95_MS=1000 FAILURES=0.01 URL=http://...]
+	@mkdir -p bench-output
+	@$(BIN)/locust --locustfile loadtest/locustfile.py --headless --only-summary --host "$(URL)" \
+	  --shape "$(SHAPE)" --users "$(USERS)" --run-time "$(DURATION)" --html bench-output/load.html \
+	  --max-p95-ms "$(P95_MS)" --max-failures "$(FAILURES)" $(if $(PHOTOS),--pictures "$(PHOTOS)")
+
 # What is measured beside Sightline and needs more than it does has an environment of its own.
 OLD    := $(filter-out $(SKIP),tutorial monolith)
 OTHERS := $(if $(OLD),.venv-bench-tutorial/.done) $(PEERS:%=.venv-bench-%/.done)
@@ -68,6 +80,7 @@ lock: $(VENV)/.dev  ## compile the pinned requirement files from the pyproject f
 	$(LOCK) requirements-dev.in $(ALL) -o requirements-dev.txt
 	$(LOCK) requirements-fuzz.in -c requirements-dev.txt -o requirements-fuzz.txt
 	$(LOCK) $(ALL) -c requirements-dev.txt -o requirements.txt
+	$(LOCK) loadtest/requirements.in -c requirements-dev.txt -o loadtest/requirements.txt
 	$(LOCK) loadtest/bench/requirements-mosec.in $(ALL) -c requirements-dev.txt -o loadtest/bench/requirements-mosec.txt
 	$(LOCK) services/web/pyproject.toml -c requirements-dev.txt -o services/web/requirements.txt
 	$(LOCK) services/model/pyproject.toml -c requirements-dev.txt -o services/model/requirements-broker.txt

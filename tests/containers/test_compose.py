@@ -30,6 +30,17 @@ def test_the_photographs_are_as_right_as_without_containers(
     assert among_three >= 0.94 * len(photographs)
 
 
+def test_the_load_test_in_its_container(project: Project, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    done = project.compose(
+        *("--profile", "loadtest", "run", "--build", "--rm", "--volume", f"{tmp_path}:/reports"),
+        *("load", "--headless", "--users", "4", "--run-time", "5", "--max-p95-ms", "10000"),
+        *("--html", "/reports/load.html"),
+    )
+    assert " 0 failed" in done
+    assert "<html" in (tmp_path / "load.html").read_text()
+
+
 def test_what_the_images_add_to_their_base(project: Project) -> None:
     def size(image: str) -> int:
         return int(project.docker("image", "inspect", "--format", "{{.Size}}", image))

@@ -171,7 +171,7 @@ def test_a_plot_is_a_picture(lines: bool, logarithmic: bool) -> None:
 
 
 @pytest.mark.drill
-@pytest.mark.timeout(240)
+@pytest.mark.timeout(600)
 def test_it_measures_and_leaves_nothing_behind(tmp_path: Path) -> None:
     before = set(tree(os.getpid()))
     arguments = ["--skip", "tutorial monolith", "--rounds", "1", "--window", "1", "--hold", "1"]
