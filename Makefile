@@ -35,7 +35,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ALL    := services/web/pyproject.toml services/model/pyproject.toml --extra litert
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fuzz chaos load bench keys lock clean
+.PHONY: help run test check fuzz chaos load bench bench-scale keys lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the verbs
@@ -72,6 +72,9 @@ OTHERS := $(if $(OLD),.venv-bench-tutorial/.done) $(PEERS:%=.venv-bench-%/.done)
 bench: $(VENV)/.run $(OTHERS)  ## measure Sightline beside others [PEERS=mosec SKIP="tutorial monolith" ROUNDS=3 WINDOW=5 PHOTOS=dir]
 	@$(BIN)/python -m loadtest.bench --photos "$(PHOTOS)" --peers "$(PEERS)" --skip "$(SKIP)" \
 	  --engines "$(ENGINES)" --rounds "$(ROUNDS)" --window "$(WINDOW)"
+
+bench-scale: $(VENV)/.run  ## how the broker's cost grows with load and replicas [ROUNDS=3 WINDOW=5]
+	@$(BIN)/python -m loadtest.bench.scale --rounds "$(ROUNDS)" --window "$(WINDOW)"
 
 keys: $(VENV)/.run  ## make the key files that let only web and replicas talk to the broker
 	$(BIN)/python -m modelserver keys "$(KEYS)"
