@@ -1,6 +1,7 @@
 """Replicas on a host with four GPUs, which are made up: NVIDIA's library is a stand-in, the rest is
 real. No machine that runs these tests has a GPU, so none of them shows that CUDA obeys."""
 
+import contextlib
 import os
 import re
 import shutil
@@ -31,13 +32,15 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": str(folder)}
 
 
-WHAT_CUDA_IS_SHOWN = """
-import os
+LOADING_FOR_EVER = """
+import os, sys
 from modelserver.config import ReplicaConfig
 from modelserver.gpu import leased
 with leased(ReplicaConfig.from_env(os.environ), None, os.environ) as share:
-    print(os.environ["CUDA_VISIBLE_DEVICES"], share)
+    print(os.environ["CUDA_VISIBLE_DEVICES"], share, flush=True)
+    sys.stdin.read()
 """
+"""A replica before it is READY: it has a lease, and says how it would load its engine."""
 
 
 class Host:
@@ -121,22 +124,33 @@ def test_where_a_gpu_is_for_one_replica_the_next_one_waits_for_its_turn(
 
 
 @pytest.mark.drill
-def test_cuda_is_shown_the_leased_gpu_alone_and_the_engine_gets_its_share(
+def test_a_replica_that_is_killed_while_it_loads_gives_its_gpu_back(
     processes: Processes, driver: dict[str, str]
 ) -> None:
     host = Host(processes, driver, gpus=2)
     host.service.start_broker()
-    settings = {"MODEL_BROKER": host.service.backend, "MODEL_REPLICAS_PER_GPU": "4"}
-    told = subprocess.run(
-        [sys.executable, "-c", WHAT_CUDA_IS_SHOWN],
-        env={**os.environ, **host.env, **settings},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        timeout=30,
-    ).stdout.split()
-    assert told[0] in processes.log("broker")
-    assert told == ["GPU-00000000-0000-0000-0000-000000000001", str(16 * 1024 // 4 - OVERHEAD_MIB)]
+    env = {"MODEL_BROKER": host.service.backend, "MODEL_REPLICAS_PER_GPU": "4"}
+    with contextlib.ExitStack() as stack:
+
+        def load() -> tuple[subprocess.Popen[str], str]:
+            process = subprocess.Popen(
+                [sys.executable, "-c", LOADING_FOR_EVER],
+                env={**os.environ, **host.env, **env},
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+            )
+            stack.enter_context(process)
+            stack.callback(process.kill)
+            assert process.stdout is not None
+            cuda_is_shown, share = process.stdout.readline().split()
+            assert int(share) == 16 * 1024 // 4 - OVERHEAD_MIB
+            return process, cuda_is_shown
+
+        (first, gpu), (_, another) = load(), load()
+        assert gpu != another
+        first.kill()
+        assert load()[1] == gpu
 
 
 def test_a_gpu_that_the_operator_has_chosen_stands(
