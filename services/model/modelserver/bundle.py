@@ -1,13 +1,14 @@
 """A bundle: one version of one model in a folder, and the proof that the folder is whole.
 
 The folder holds `bundle.json`, the file `labels.txt`, golden pictures, and the artifacts that
-engines run (`int8.tflite`, ...).
+engines run: `int8.tflite`, `fp32.tflite` and `saved_model/`, as many of them as were asked for.
 
 Rules:
 - Every artifact takes RGB uint8 pixels, (n, height, width, 3), and gives float32 logits,
   (n, classes). Preprocessing is inside it. The engine makes probabilities of the logits: an
   int8 softmax would give them in steps of 1/256, where most of a thousand classes are zero.
-- `labels.txt` has a line a class, in the order of the model's output: `wnid name`.
+- `labels.txt` has a line a class, in the order of the model's output: `wnid name`, where the
+  wnid is `-` for a class that is not of WordNet.
 - What `bundle.json` does not list does not exist; what it lists is there, byte for byte.
 - A bundle is used whole or not at all: anything wrong raises BundleError.
 """
@@ -15,7 +16,7 @@ Rules:
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Final, Literal, NamedTuple
 
 import msgspec
 
@@ -26,6 +27,9 @@ BUNDLES: Final = Path(__file__).parent / "bundles"
 
 LABELS: Final = "labels.txt"
 MANIFEST: Final = "bundle.json"
+INT8: Final = "int8.tflite"
+FP32: Final = "fp32.tflite"
+SAVED_MODEL: Final = "saved_model"
 
 
 class BundleError(Exception):
@@ -46,11 +50,27 @@ class Terms(_Part, frozen=True):
     classes: Annotated[int, msgspec.Meta(ge=2, le=1_000_000)]
 
 
-class Preprocessing(_Part, frozen=True):
-    """Pixels 0..255 become `(pixel - mean) / scale`, the values the network was trained with."""
+class Preprocessing(_Part, frozen=True, omit_defaults=True):
+    """Pixels 0..255 become `(pixel - mean) / scale`, the values the network was trained with.
 
-    mean: float
-    scale: Annotated[float, msgspec.Meta(gt=0)]
+    `mean` and `scale` are one number, or one for each channel in the network's own `order`.
+    """
+
+    mean: float | tuple[float, float, float]
+    scale: float | tuple[float, float, float]
+    order: Literal["rgb", "bgr"] = "rgb"
+
+    def __post_init__(self) -> None:
+        # Not msgspec.Meta(gt=0): in a union with a tuple, msgspec 0.22 dies of it (segfault).
+        scales = self.scale if isinstance(self.scale, tuple) else (self.scale,)
+        if min(scales) <= 0:
+            raise ValueError("a scale must be above 0")
+
+    @property
+    def uniform(self) -> bool:
+        """The same for every channel, none of which changes its place."""
+        alike = not isinstance(self.mean, tuple) and not isinstance(self.scale, tuple)
+        return alike and self.order == "rgb"
 
 
 class FileFacts(_Part, frozen=True):
@@ -85,7 +105,7 @@ class Manifest(_Part, frozen=True):
 
 
 class Label(NamedTuple):
-    """A class: its WordNet id and its name in words."""
+    """A class: its WordNet id, empty where it has none, and its name in words."""
 
     wnid: str
     name: str
@@ -102,14 +122,29 @@ class Bundle:
     """One a class, in class order."""
 
     def artifact(self, name: str) -> Path:
-        """The path of the artifact called `name`; BundleError when the bundle has none."""
-        if name not in self.manifest.files:
-            has = ", ".join(sorted(self.manifest.files))
+        """The path of the artifact called `name`, a file or a folder.
+
+        Raises BundleError when the bundle has none, or when the folder holds a file that was
+        not checked.
+        """
+        path = self.path / name
+        if not self.has(name):
+            has = ", ".join(
+                artifact for artifact in (INT8, FP32, SAVED_MODEL) if self.has(artifact)
+            )
             raise BundleError(
-                f"{self.path}: has no {name}, which this engine runs; it has {has}. "
+                f"{self.path}: has no {name}, which this engine runs; it has {has or 'no model'}. "
                 "Build the bundle with that artifact or choose another engine."
             )
-        return self.path / name
+        for file in path.rglob("*"):
+            listed = file.relative_to(self.path).as_posix()
+            if file.is_file() and listed not in self.manifest.files:
+                raise BundleError(f"{file}: is not listed in {MANIFEST}; take it away")
+        return path
+
+    def has(self, name: str) -> bool:
+        """Whether there is an artifact called `name`."""
+        return any(file == name or file.startswith(f"{name}/") for file in self.manifest.files)
 
 
 def find_bundle(name_or_path: str) -> Path:
@@ -207,5 +242,5 @@ def _labels(path: Path, classes: int) -> tuple[Label, ...]:
         wnid, _, name = line.partition(" ")
         if not wnid or not name.strip():
             raise BundleError(f"{path / LABELS}: line {number} is not 'wnid name'")
-        labels.append(Label(wnid, name.strip()))
+        labels.append(Label("" if wnid == "-" else wnid, name.strip()))
     return tuple(labels)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from modelserver.bundle import BundleError, Label, find_bundle, load_bundle
+from modelserver.bundle import BundleError, Label, Preprocessing, find_bundle, load_bundle
 
 NAME = "efficientnet-lite0"
 
@@ -140,6 +140,10 @@ def test_truncated_manifest_is_refused(copy: Path, length: int) -> None:
         (lambda m: m.update(colour="blue"), "unknown field `colour`"),
         (lambda m: m["contract"].update(depth=3), r"unknown field `depth` - at `\$.contract`"),
         (lambda m: m.pop("licence"), "missing required field `licence`"),
+        (lambda m: m["preprocessing"].update(mean=[1, 2]), "of length 3"),
+        (lambda m: m["preprocessing"].update(scale=0), "a scale must be above 0"),
+        (lambda m: m["preprocessing"].update(scale=[1, 1, -1]), "a scale must be above 0"),
+        (lambda m: m["preprocessing"].update(order="gbr"), "Invalid enum value 'gbr'"),
         (lambda m: m["contract"].update(width=0), r"`\$.contract.width`"),
         (lambda m: m["contract"].update(filter="nearest"), "Invalid enum value 'nearest'"),
         (lambda m: m["files"]["LICENSE"].update(sha256="ABC"), "matching regex .*sha256"),
@@ -154,6 +158,39 @@ def test_manifest_that_does_not_fit_is_refused(
 ) -> None:
     rewrite(copy, change)
     refuses(copy, message)
+
+
+def test_label_may_be_of_no_wordnet_class(copy: Path) -> None:
+    lines = (copy / "labels.txt").read_bytes().splitlines(keepends=True)
+    replace(copy, "labels.txt", b"".join([b"- fish of mine\n", *lines[1:]]))
+    assert load_bundle(copy).labels[0] == Label("", "fish of mine")
+
+
+def test_artifact_may_be_a_folder_of_listed_files(copy: Path) -> None:
+    (copy / "saved_model" / "variables").mkdir(parents=True)
+    replace(copy, "saved_model/saved_model.pb", b"a graph")
+    replace(copy, "saved_model/variables/variables.index", b"an index")
+    bundle = load_bundle(copy)
+    assert bundle.artifact("saved_model") == copy / "saved_model"
+    assert not bundle.has("saved")
+    (copy / "saved_model" / "variables" / "more").write_bytes(b"not checked")
+    with pytest.raises(BundleError, match=r"variables/more: is not listed in bundle\.json"):
+        bundle.artifact("saved_model")
+
+
+@pytest.mark.parametrize(
+    ("numbers", "uniform"),
+    [
+        (Preprocessing(mean=127, scale=128), True),
+        (Preprocessing(mean=0, scale=1, order="bgr"), False),
+        (Preprocessing(mean=(1, 2, 3), scale=1), False),
+        (Preprocessing(mean=0, scale=(1, 2, 3)), False),
+    ],
+)
+def test_preprocessing_knows_whether_it_is_the_same_for_every_channel(
+    numbers: Preprocessing, uniform: bool
+) -> None:
+    assert numbers.uniform is uniform
 
 
 def test_bundle_cannot_be_changed() -> None:
