@@ -90,6 +90,7 @@ lock: $(VENV)/.dev  ## compile the pinned requirement files from the pyproject f
 	$(LOCK) services/model/pyproject.toml --extra litert -c requirements-dev.txt -o services/model/requirements-cpu.txt
 	$(LOCK) services/model/pyproject.toml --extra litert --extra build -c requirements-dev.txt -o services/model/requirements-build.txt
 	$(LOCK) services/model/pyproject.toml --extra gpu -c requirements-dev.txt -o services/model/requirements-gpu.txt
+	$(LOCK) services/model/pyproject.toml --extra tensorflow -c services/model/requirements-build.txt -o services/model/requirements-tensorflow.txt
 
 clean:  ## remove what was installed here
 	rm -rf $(VENV) .venv-bench-*

@@ -92,14 +92,16 @@ def _replica() -> int:
 
     keys = load_keys("MODEL_KEYS_FILE", config.keys_file, PeerKeys)
     with contextlib.ExitStack() as held:
+        gpu_memory_mib = None
         if config.device == "gpu":
             try:
-                held.enter_context(leased(config, keys, os.environ))
+                gpu_memory_mib = held.enter_context(leased(config, keys, os.environ))
             except GpuError as error:
                 raise ConfigError(str(error)) from None
-        reload = Reload(partial(_model, config))
+        load = partial(_model, config, gpu_memory_mib)
+        reload = Reload(load)
         signal.signal(signal.SIGHUP, lambda *_: reload.ask())
-        model: tuple[Bundle, Engine] | None = _model(config)
+        model: tuple[Bundle, Engine] | None = load()
         stopped = False
         while model is not None and not stopped:
             replica = Replica(config, *model, keys)
@@ -116,7 +118,7 @@ def _replica() -> int:
     return 0
 
 
-def _model(config: ReplicaConfig) -> "tuple[Bundle, Engine]":
+def _model(config: ReplicaConfig, gpu_memory_mib: int | None) -> "tuple[Bundle, Engine]":
     from imaging import cpus
     from modelserver.bundle import BundleError, find_bundle, load_bundle
     from modelserver.engines import EngineError, LatencyCurve, load_engine
@@ -129,6 +131,9 @@ def _model(config: ReplicaConfig) -> "tuple[Bundle, Engine]":
             bundle,
             threads=threads,
             max_batch=config.max_batch,
+            device=config.device,
+            xla=config.xla,
+            gpu_memory_mib=gpu_memory_mib,
             latency=LatencyCurve(config.simulated_base_ms, config.simulated_image_ms),
         )
     except (BundleError, EngineError) as error:

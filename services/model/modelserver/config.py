@@ -86,13 +86,16 @@ class ReplicaConfig(_Config, frozen=True):
     """The broker's backend, by the one name that stays when the broker is replaced."""
     bundle: str = "efficientnet-lite0"
     """The name of an embedded bundle, or the path of a bundle's folder."""
-    engine: Literal["litert", "simulated"] = "litert"
-    """``simulated`` classifies nothing, at a declared speed: for scale tests and development."""
+    engine: Literal["auto", "litert", "tensorflow", "simulated"] = "auto"
+    """``auto`` goes by the bundle and the device. ``simulated`` classifies nothing, at a declared
+    speed: for scale tests and development."""
     device: Literal["cpu", "gpu"] = "cpu"
-    """Where the engine has to compute. With ``gpu`` the broker leases this replica one."""
+    """What the engine has to compute on. With ``gpu`` the broker leases this replica one."""
     replicas_per_gpu: Annotated[int, msgspec.Meta(ge=0, le=64)] = 0
     """How many replicas may share a GPU, each with an equal part of its memory, while any more
     wait; 0: any number, each with what it needs."""
+    xla: bool = False
+    """Whether TensorFlow compiles the graph. On a CPU that makes it ten times slower."""
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
     """Threads of the engine; 0: as many as there are CPUs."""
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8

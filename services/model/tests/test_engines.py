@@ -13,6 +13,7 @@ from PIL import Image
 from modelserver.bundle import Bundle, BundleError, Golden, find_bundle, load_bundle
 from modelserver.engines import Engine, EngineError, LatencyCurve, golden_check, load_engine
 from modelserver.engines.engine import softmax
+from modelserver.engines.golden import INT8_TOLERANCE
 from modelserver.engines.simulated import SimulatedEngine, simulated_class
 
 MAX_BATCH = 8
@@ -39,6 +40,14 @@ def with_golden(bundle: Bundle, **changes: object) -> Bundle:
     first = msgspec.structs.replace(bundle.manifest.golden[0], **changes)
     golden: tuple[Golden, ...] = (first, *bundle.manifest.golden[1:])
     manifest = msgspec.structs.replace(bundle.manifest, golden=golden)
+    return dataclasses.replace(bundle, manifest=manifest)
+
+
+def with_artifacts(bundle: Bundle, *names: str) -> Bundle:
+    """The bundle as if these were its artifacts."""
+    files = {name: f for name, f in bundle.manifest.files.items() if name != "int8.tflite"}
+    files |= dict.fromkeys(names, bundle.manifest.files["int8.tflite"])
+    manifest = msgspec.structs.replace(bundle.manifest, files=files)
     return dataclasses.replace(bundle, manifest=manifest)
 
 
@@ -95,7 +104,7 @@ def test_batch_of_another_size_is_refused(engine: Engine, n: int) -> None:
 
 
 def test_litert_knows_the_golden_pictures(litert: Engine, bundle: Bundle) -> None:
-    golden_check(litert, bundle)
+    golden_check(litert, bundle, INT8_TOLERANCE)
     answers = litert.predict(golden_pictures(bundle)).argmax(axis=1)
     names = [bundle.labels[index].name for index in answers]
     assert names == ["tripod", "Egyptian cat", "espresso"]
@@ -115,20 +124,21 @@ def test_litert_classifies_photographs(litert: Engine, photographs: dict[Path, i
 
 def test_golden_check_refuses_another_class(litert: Engine, bundle: Bundle) -> None:
     with pytest.raises(EngineError, match=r"camera\.png must be goldfish .* engine says tripod"):
-        golden_check(litert, with_golden(bundle, class_index=1))
+        golden_check(litert, with_golden(bundle, class_index=1), INT8_TOLERANCE)
 
 
 def test_golden_check_refuses_another_probability(litert: Engine, bundle: Bundle) -> None:
     with pytest.raises(EngineError, match=r"probability 0\.70 .* engine says tripod with 0\.9"):
-        golden_check(litert, with_golden(bundle, probability=0.7))
+        golden_check(litert, with_golden(bundle, probability=0.7), INT8_TOLERANCE)
 
 
 def test_golden_check_refuses_a_picture_of_another_size(
     litert: Engine, bundle: Bundle, tmp_path: Path
 ) -> None:
     Image.new("RGB", (100, 224)).save(tmp_path / "small.png")
+    changed = with_golden(bundle, picture=str(tmp_path / "small.png"))
     with pytest.raises(EngineError, match=r"small\.png is not .* 224 by 224"):
-        golden_check(litert, with_golden(bundle, picture=str(tmp_path / "small.png")))
+        golden_check(litert, changed, INT8_TOLERANCE)
 
 
 @pytest.mark.usefixtures("litert")
@@ -187,26 +197,55 @@ def test_simulated_engine_says_what_it_is(bundle: Bundle, caplog: pytest.LogCapt
 
 
 def test_unknown_engine_is_refused(bundle: Bundle) -> None:
-    with pytest.raises(EngineError, match="no engine 'litre'; choose litert or simulated"):
+    with pytest.raises(EngineError, match="no engine 'litre'; choose one of auto, litert, tensor"):
         load_engine("litre", bundle, threads=1, max_batch=1)
 
 
 def test_bundle_without_the_artifact_is_refused(bundle: Bundle) -> None:
-    files = {name: f for name, f in bundle.manifest.files.items() if name != "int8.tflite"}
-    manifest = msgspec.structs.replace(bundle.manifest, files=files)
-    with pytest.raises(BundleError, match=r"has no int8\.tflite"):
-        load_engine(
-            "litert", dataclasses.replace(bundle, manifest=manifest), threads=1, max_batch=1
-        )
+    with pytest.raises(BundleError, match=r"has no int8\.tflite.*it has no model"):
+        load_engine("litert", with_artifacts(bundle), threads=1, max_batch=1)
 
 
+@pytest.mark.parametrize(
+    ("kind", "runtime"), [("litert", "ai_edge_litert.interpreter"), ("tensorflow", "tensorflow")]
+)
 def test_engine_whose_runtime_is_not_installed_says_what_to_install(
-    bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+    kind: str, runtime: str, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "modelserver.engines.litert", raising=False)
-    monkeypatch.setitem(sys.modules, "ai_edge_litert.interpreter", None)
-    with pytest.raises(EngineError, match="needs the package's extra 'litert'"):
-        load_engine("litert", bundle, threads=1, max_batch=1)
+    monkeypatch.delitem(sys.modules, f"modelserver.engines.{kind}", raising=False)
+    monkeypatch.setitem(sys.modules, runtime, None)
+    with pytest.raises(EngineError, match=f"needs the package's extra '{kind}'"):
+        load_engine(kind, bundle, threads=1, max_batch=1)
+
+
+def test_litert_does_not_pretend_to_be_a_gpu(bundle: Bundle) -> None:
+    with pytest.raises(EngineError, match="litert computes on the cpu, not on the gpu"):
+        load_engine("litert", bundle, threads=1, max_batch=1, device="gpu")
+
+
+@pytest.mark.parametrize(
+    ("artifacts", "device", "opened"),
+    [
+        (["fp32.tflite", "saved_model/saved_model.pb"], "cpu", "extra 'litert'"),
+        (["int8.tflite"], "cpu", "extra 'litert'"),
+        (["saved_model/saved_model.pb"], "cpu", "extra 'tensorflow'"),
+        (["int8.tflite", "saved_model/saved_model.pb"], "gpu", "extra 'tensorflow'"),
+    ],
+)
+def test_auto_goes_by_the_bundle_and_the_device(
+    artifacts: list[str],
+    device: str,
+    opened: str,
+    bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for kind, runtime in [("litert", "ai_edge_litert.interpreter"), ("tensorflow", "tensorflow")]:
+        monkeypatch.delitem(sys.modules, f"modelserver.engines.{kind}", raising=False)
+        monkeypatch.setitem(sys.modules, runtime, None)
+    with pytest.raises(EngineError, match=opened):
+        load_engine(
+            "auto", with_artifacts(bundle, *artifacts), threads=1, max_batch=1, device=device
+        )
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

@@ -1,4 +1,4 @@
-"""Runs a bundle's int8.tflite on the CPU with LiteRT; needs no TensorFlow.
+"""Runs a bundle's int8.tflite or fp32.tflite on the CPU with LiteRT; needs no TensorFlow.
 
 Rules:
 - One interpreter is resized to the batch at hand. Measured with 224 x 224 pictures on two cores:
@@ -44,11 +44,14 @@ class LiteRTEngine:
         self._input: int = given["index"]
         self._output: int = made["index"]
         self._size = 0
-        self.predict(np.zeros((max_batch, *picture), np.uint8))
+        self._run(np.zeros((max_batch, *picture), np.uint8))
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine.predict."""
         check_batch(len(pixels), self.max_batch)
+        return softmax(self._run(pixels))
+
+    def _run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if len(pixels) != self._size:
             self._interpreter.resize_tensor_input(self._input, pixels.shape, strict=True)
             self._interpreter.allocate_tensors()
@@ -56,4 +59,4 @@ class LiteRTEngine:
         self._interpreter.set_tensor(self._input, pixels)
         self._interpreter.invoke()
         logits: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
-        return softmax(logits)
+        return logits
