@@ -11,6 +11,7 @@ from io import BytesIO
 from unittest import mock
 
 from PIL import Image
+from services.imaging.tests import hostile
 
 from imaging import ImageError, decode, prepare
 from wire import Contract
@@ -44,6 +45,10 @@ def seeds() -> Iterator[bytes]:
     yield _encoded(picture, "JPEG", progressive=True, comment=b"hello")
     yield _encoded(picture, "WEBP", lossless=True)
     yield _encoded(picture.convert("P"), "GIF", transparency=0)
+    for group in (hostile.lying, hostile.polyglots, hostile.unusual):
+        for file in group():
+            if len(file.data) < 4096:
+                yield file.data
     for mode in ("1", "L", "P", "RGBA"):
         yield _encoded(picture.convert(mode), "BMP")
 
