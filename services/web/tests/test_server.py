@@ -153,6 +153,7 @@ def test_one_client_cannot_open_all_connections(fake: FakeModel, until: Until) -
             answer = answer_on(one_too_many)
         assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
         assert b"\r\nRetry-After: 1\r\n" in answer
+        assert b"\r\nX-Request-Id: " in answer
         assert b"urn:sightline:problem:too-many-at-once" in answer
         other = socket.create_connection(there, timeout=5, source_address=("127.0.0.2", 0))
         with other:

@@ -270,13 +270,15 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
 
 def _tell(connection: Connection, error: WebError) -> None:
-    body = problem(error, uuid4().hex)
+    request_id = uuid4().hex
+    body = problem(error, request_id)
     head = [
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
         "Connection: close",
         "Content-Type: application/problem+json",
         f"Content-Length: {len(body)}",
         "Cache-Control: no-store",
+        f"X-Request-Id: {request_id}",
         *(f"{name}: {value}" for name, value in HEADERS.items()),
     ]
     if error.retry_after_s is not None:
