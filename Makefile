@@ -39,7 +39,7 @@ ALL    := services/web/pyproject.toml services/model/pyproject.toml --extra lite
 .DELETE_ON_ERROR:
 
 help:  ## list the verbs
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 14
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: $(VENV)/.run  ## serve on this machine: broker, replicas, web [REPLICAS=1 PORT=8000 MODEL=name]
 	@exec $(BIN)/python -m modelserver serve --replicas "$(REPLICAS)" --port "$(PORT)" --model "$(MODEL)"
