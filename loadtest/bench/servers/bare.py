@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
@@ -59,6 +60,7 @@ def main(folder: Path, seconds: float) -> None:
 
 
 def _loop(folder: Path, seconds: float, ready: Barrier, results: Any) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     model = Model(threads=1, max_batch=BATCH)
     files = photographs(folder)
     side = (model.contract.height, model.contract.width, 3)
@@ -77,6 +79,13 @@ def _loop(folder: Path, seconds: float, ready: Barrier, results: Any) -> None:
     results.put({"done": done, "seconds": time.monotonic() - began, "classes": classes})
     # Alive until it has been looked at.
     ready.wait()
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent is killed would wait for it for ever."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _top(answer: bytes) -> int:
