@@ -9,7 +9,7 @@ Rules:
 import http.client
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final
 
@@ -62,12 +62,24 @@ class Connection:
         self._http.close()
 
 
+def at_once() -> None:
+    """The turn of a client that never waits."""
+
+
 class Crowd:
     """So many clients at once. A context: they ask while it is open and finish when it ends."""
 
     def __init__(
-        self, port: int, clients: int, pictures: Sequence[Picture], ledger: Ledger, seed: int
+        self,
+        port: int,
+        clients: int,
+        pictures: Sequence[Picture],
+        ledger: Ledger,
+        seed: int,
+        turn: Callable[[], None] = at_once,
     ) -> None:
+        """``turn`` is called before each request, and returns when it may go out."""
+        self._turn = turn
         self._port = port
         self._pictures = pictures
         self._ledger = ledger
@@ -91,6 +103,7 @@ class Crowd:
         n = 0
         while not self._stop.is_set():
             n += 1
+            self._turn()
             self._ask(connection, f"chaos-{self._seed}-{client}-{n}", random.choice(self._pictures))
         connection.close()
 

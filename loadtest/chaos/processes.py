@@ -60,6 +60,10 @@ class OwnService:
                 process.kill()
                 process.wait()
 
+    def pids(self) -> dict[str, int]:
+        """The first process of every part, by the part's name."""
+        return {name: process.pid for name, process in self._running.items()}
+
     def kill(self, replica: int) -> None:
         """SIGKILL, and a new one in its place."""
         self._replace(f"replica {replica}")
