@@ -54,6 +54,9 @@ Recorder = Callable[[Event, float], None]
 
 BURST: Final = 64
 """Messages read from one socket before the other has its turn."""
+LAST: Final = int(zmq.DONTWAIT)
+MORE: Final = int(zmq.DONTWAIT | zmq.SNDMORE)
+"""Plain numbers, because pyzmq's flags are enums, whose arithmetic takes longer than sending."""
 JOB_ID_START_BITS: Final = 62
 """Job ids begin at a random number, so that two brokers' ids do not meet."""
 FRONTEND_HWM: Final = 1000
@@ -199,10 +202,8 @@ class Broker:
                         if not _send(frontend, [client, *self._client_words(client, message)]):
                             self._events.append(ClientUnreachable(client))
                     case TellReplica(replica, message, payload):
-                        frames: list[bytes | memoryview] = [replica, encode(message)]
-                        if payload is not None:
-                            frames.append(payload.buffer)
-                        if not _send(backend, frames):
+                        pixels = None if payload is None else payload.buffer
+                        if not _send(backend, [replica, encode(message)], pixels):
                             undelivered = message.job if isinstance(message, Work) else None
                             self._events.append(ReplicaUnreachable(replica, undelivered))
                     case Note(text, alarming):
@@ -224,10 +225,17 @@ def _write_line(file: FileIO, line: bytes) -> None:
     file.write(line + b"\n")
 
 
-def _send(socket: Socket, frames: Sequence[bytes | memoryview]) -> bool:
+def _send(socket: Socket, frames: Sequence[bytes], payload: memoryview | None = None) -> bool:
     """Hand a message to a peer's connection; False if it has none, or no room."""
+    *first, last = frames
     try:
-        socket.send_multipart(frames, zmq.DONTWAIT, copy=False)
+        for frame in first:
+            socket.send(frame, MORE)
+        if payload is None:
+            socket.send(last, LAST)
+        else:
+            socket.send(last, MORE)
+            socket.send(payload, LAST, copy=False)
     except zmq.Again:
         return False
     except zmq.ZMQError as error:

@@ -240,14 +240,14 @@ class Dispatcher:
         ):
             return self._overloaded(request, model, "The queue is full.")
         if model is not None and model.staff:
-            wait = model.rate.seconds_for(model.ahead + 1)
+            wait = self._wait(model)
             if wait is not None and wait * 1000 > request.deadline_ms * PROMISED_SHARE:
                 text = f"{model.ahead} requests are ahead, about {wait:.1f} s of work."
                 return self._overloaded(request, model, text)
         return None
 
     def _overloaded(self, request: Request, model: Model | None, reason: str) -> Failure:
-        wait = model.rate.seconds_for(model.ahead + 1) if model else None
+        wait = self._wait(model) if model else None
         retry_ms = RETRY_UNMEASURED_MS if wait is None else math.ceil(wait * 1000)
         return _failure(
             request,
@@ -255,6 +255,11 @@ class Dispatcher:
             f"{reason} Try again in {retry_ms / 1000:.1f} s.",
             retry_after_ms=retry_ms,
         )
+
+    @staticmethod
+    def _wait(model: Model) -> float | None:
+        """Seconds until a new request would be answered; None where that is not known."""
+        return None if model.rate.per_second is None else model.rate.seconds_for(model.ahead + 1)
 
     def _inquire(self, client: bytes, request_id: str) -> None:
         if (client, request_id) not in self._jobs:
@@ -295,6 +300,7 @@ class Dispatcher:
             replica = Replica(identity, ready.replica, contract, ready.credit, now)
             adopts = model.adopts(contract)
             self._replicas[identity] = model.replicas[identity] = replica
+            model.changed()
             if adopts:
                 self._adopt(model, contract)
             self.counts["joined"] += 1
@@ -308,6 +314,7 @@ class Dispatcher:
         if model.contract == contract:
             return
         model.contract = contract
+        model.changed()
         for job in model.queue.jobs():
             mismatch = _mismatch(job.request, job.nbytes, contract)
             if mismatch is not None:
@@ -361,7 +368,7 @@ class Dispatcher:
         model = self._models[replica.contract.model]
         model.rate.observe(now, 1, bool(model.queue))
         if isinstance(message, Done):
-            replica.observe(message.timing.inference, message.batch_size)
+            model.observe(replica, message.timing.inference, message.batch_size)
         if job.answered:
             self.counts["late"] += 1
         elif isinstance(message, Failed):
@@ -387,6 +394,7 @@ class Dispatcher:
     def _leave(self, replica: Replica) -> None:
         replica.leaving = True
         model = self._models[replica.contract.model]
+        model.changed()
         self._fall_back(model)
         self._note(f"replica {replica.name} is leaving; {len(model.staff)} stay")
         self._release(replica)
@@ -461,6 +469,7 @@ class Dispatcher:
             del self._models[replica.contract.model].replicas[replica.identity]
         for name in models:
             model = self._models[name]
+            model.changed()
             if not model.replicas:
                 model.rate.pause()
             self._fall_back(model)
@@ -494,7 +503,7 @@ class Dispatcher:
                 # Nobody is idle, so the one nearest to it is kept free of new work until it is.
                 nearest = min(staff, key=lambda r: len(r.held), default=None)
                 staff = [replica for replica in staff if replica is not nearest]
-        placement = Placement(staff, now - self.limits.liveness_s / 2)
+        placement = Placement(staff, now - self.limits.liveness_s / 2, mixed=model.mixed)
         while (model.queue.interactive or model.queue.bulk) and (
             chosen := placement.best(len(model.queue))
         ):

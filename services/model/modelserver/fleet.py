@@ -11,8 +11,13 @@ from modelserver.drain_rate import DrainRate
 from modelserver.job import Job, JobQueue
 from wire import Contract
 
-PACE_SHARE: Final = 0.2
-"""How much the last batch counts in a replica's pace."""
+PACE_SHARE: Final = 0.05
+"""How much the last batch counts in a replica's pace. Little, so that replicas of one kind are seen
+to be equal though their batches never are."""
+MUCH_SLOWER: Final = 2.0
+"""Replicas of one kind differ by less."""
+COMPARED_EVERY: Final = 16
+"""So many batches between two comparisons of the paces: they change slowly."""
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +36,9 @@ class Replica:
     held: dict[int, Job] = field(default_factory=dict)
     pace: float | None = None
     """Seconds a request, in batches as they came lately; None before the first."""
+    slowness: float = 1.0
+    """What a request costs it, if it costs the fastest of its model 1; 1 too where that is no
+    clear difference."""
 
     def observe(self, inference_ms: float, batch_size: int) -> None:
         """A batch of so many is through."""
@@ -59,6 +67,30 @@ class Model:
     queue: JobQueue = field(default_factory=JobQueue)
     rate: DrainRate = field(default_factory=DrainRate)
     replicas: dict[bytes, Replica] = field(default_factory=dict)
+    mixed: bool = False
+    """Some of its replicas are much slower than others."""
+    _staff: list[Replica] | None = None
+    _batches: int = 0
+
+    def changed(self) -> None:
+        """Call it when a replica has come, gone or begun to leave, or the contract is another."""
+        self._staff = None
+        self._compare()
+
+    def observe(self, replica: Replica, inference_ms: float, batch_size: int) -> None:
+        """A batch of so many is through."""
+        replica.observe(inference_ms, batch_size)
+        self._batches += 1
+        if self._batches % COMPARED_EVERY == 0:
+            self._compare()
+
+    def _compare(self) -> None:
+        paces = [replica.pace for replica in self.staff if replica.pace is not None]
+        fastest = min(paces, default=0.0)
+        self.mixed = max(paces, default=0.0) > MUCH_SLOWER * fastest
+        for replica in self.staff:
+            slow = self.mixed and replica.pace is not None and replica.pace > MUCH_SLOWER * fastest
+            replica.slowness = replica.pace / fastest if slow and replica.pace and fastest else 1.0
 
     def adopts(self, contract: Contract) -> bool:
         """Whether a replica of this contract brings it into use: not while a newer version is in
@@ -70,10 +102,14 @@ class Model:
     def staff(self) -> list[Replica]:
         """The replicas that take work. Those of another contract would take these pixels for
         something else, so they only finish what they have."""
-        if self.contract is None:
-            return []
-        digest = self.contract.digest
-        return [r for r in self.replicas.values() if not r.leaving and r.contract.digest == digest]
+        if self._staff is None:
+            digest = self.contract.digest if self.contract else None
+            self._staff = [
+                replica
+                for replica in self.replicas.values()
+                if not replica.leaving and replica.contract.digest == digest
+            ]
+        return self._staff
 
     def versions(self) -> list[tuple[Contract, list[Replica]]]:
         """Every contract that is served, and by whom; the one in use first, served or not."""

@@ -38,6 +38,9 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     ] = 5
 
 
+_FIELDS: Final = msgspec.structs.fields(Query)
+
+
 class ModelName(msgspec.Struct, frozen=True):
     """Which model it was."""
 
@@ -146,7 +149,7 @@ def blueprint(classifier: Classifier, description: bytes) -> Blueprint:
 
 def _query() -> Query:
     given = {}
-    for field in msgspec.structs.fields(Query):
+    for field in _FIELDS:
         if (text := request.args.get(field.name)) is None:
             continue
         try:
