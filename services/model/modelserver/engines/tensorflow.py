@@ -121,14 +121,15 @@ def prepare_device(device: Device, threads: int, memory_mib: int | None) -> None
         tf.config.threading.set_inter_op_parallelism_threads(1)
         tf.config.set_visible_devices(gpus[:1] if device == "gpu" else [], "GPU")
         if device == "gpu":
-            _share_gpu(gpus[0], memory_mib)
+            _set_up_gpu(gpus[0], memory_mib)
     except RuntimeError as error:
         raise EngineError(
             f"TensorFlow computes already with other settings in this process ({error})"
         ) from None
 
 
-def _share_gpu(gpu: Any, memory_mib: int | None) -> None:
+def _set_up_gpu(gpu: Any, memory_mib: int | None) -> None:
+    """Memory, and mixed precision: what may be float16 becomes it, what may not stays float32."""
     if memory_mib is None:
         tf.config.experimental.set_memory_growth(gpu, True)
     else:
