@@ -14,8 +14,10 @@ from wire import Contract
 PACE_SHARE: Final = 0.05
 """How much the last batch counts in a replica's pace. Little, so that replicas of one kind are seen
 to be equal though their batches never are."""
-MUCH_SLOWER: Final = 2.0
-"""Replicas of one kind differ by less."""
+MEASURED_AFTER: Final = 16
+"""A few batches say little of a replica's pace."""
+MUCH_SLOWER: Final = 3.0
+"""Replicas of one kind differ by less, even where times are as uneven as times get."""
 COMPARED_EVERY: Final = 16
 """So many batches between two comparisons of the paces: they change slowly."""
 
@@ -34,16 +36,19 @@ class Replica:
     """When it was last given work."""
     leaving: bool = False
     held: dict[int, Job] = field(default_factory=dict)
-    pace: float | None = None
-    """Seconds a request, in batches as they came lately; None before the first."""
+    batches: int = 0
+    """How many it was seen to finish."""
+    pace: float = 0.0
+    """Seconds a request, in batches as they came lately."""
     slowness: float = 1.0
     """What a request costs it, if it costs the fastest of its model 1; 1 too where that is no
     clear difference."""
 
     def observe(self, inference_ms: float, batch_size: int) -> None:
         """A batch of so many is through."""
-        pace = inference_ms / 1000 / batch_size
-        self.pace = pace if self.pace is None else self.pace + PACE_SHARE * (pace - self.pace)
+        self.batches += 1
+        share = max(PACE_SHARE, 1 / self.batches)
+        self.pace += share * (inference_ms / 1000 / batch_size - self.pace)
 
     @property
     def free(self) -> bool:
@@ -85,12 +90,14 @@ class Model:
             self._compare()
 
     def _compare(self) -> None:
-        paces = [replica.pace for replica in self.staff if replica.pace is not None]
-        fastest = min(paces, default=0.0)
-        self.mixed = max(paces, default=0.0) > MUCH_SLOWER * fastest
+        measured = [replica for replica in self.staff if replica.batches >= MEASURED_AFTER]
+        fastest = min((replica.pace for replica in measured if replica.pace), default=0.0)
         for replica in self.staff:
-            slow = self.mixed and replica.pace is not None and replica.pace > MUCH_SLOWER * fastest
-            replica.slowness = replica.pace / fastest if slow and replica.pace and fastest else 1.0
+            replica.slowness = 1.0
+        slow = [replica for replica in measured if replica.pace > MUCH_SLOWER * fastest > 0]
+        for replica in slow:
+            replica.slowness = replica.pace / fastest
+        self.mixed = bool(slow)
 
     def adopts(self, contract: Contract) -> bool:
         """Whether a replica of this contract brings it into use: not while a newer version is in

@@ -27,7 +27,7 @@ from modelserver.events import (
     TellReplica,
     Tick,
 )
-from modelserver.fleet import COMPARED_EVERY
+from modelserver.fleet import COMPARED_EVERY, MEASURED_AFTER
 from modelserver.poison import PoisonList
 from wire import FailureCode
 
@@ -682,7 +682,7 @@ def measured(paces_ms: dict[bytes, float], *, credit: int) -> Bench:
     bench = Bench()
     for replica in paces_ms:
         bench.ready(replica, credit=credit)
-    for n in range(COMPARED_EVERY):
+    for n in range(MEASURED_AFTER * len(paces_ms) + COMPARED_EVERY):
         bench.now += 0.001
         [(replica, job)] = works(bench.ask(f"measure {n}"))
         bench.done(job, replica, inference_ms=paces_ms[replica])
