@@ -9,10 +9,12 @@ Rules:
 - A stopping worker answers what it has begun: nothing takes longer than the deadline.
 """
 
+import ctypes
 import logging
 import os
 import resource
 import sys
+from contextlib import suppress
 from typing import Any, Final
 
 from imaging import cpus
@@ -28,6 +30,10 @@ MAX_CONNECTIONS: Final = 4096
 """Idle ones and those of slow senders included: each costs a descriptor and a few kilobytes."""
 DESCRIPTORS_ASIDE: Final = 256
 """For everything but connections: decoders, a socket a thread, libzmq's own."""
+M_ARENA_MAX: Final = -8
+"""mallopt(3)"""
+ARENAS: Final = 2
+"""Measured with 128 connections: 16 MB less than with one for each of 64 threads, as fast."""
 
 
 def _connections() -> int:
@@ -53,6 +59,10 @@ logging.basicConfig(
     level=logging.INFO,
     format="[%(asctime)s] [%(process)d] [%(levelname)s] %(name)s: %(message)s",
 )
+
+# The allocator gives every thread a part of its own, each of which keeps what an upload once took.
+with suppress(AttributeError, OSError):  # Another C library than glibc has no such thing.
+    ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)
 
 
 class _ConfiguredWorker(Worker):
