@@ -78,6 +78,14 @@ def test_what_is_none_is_over_at_once_and_nothing_can_follow_it(request_: bytes)
     assert (framing.end, framing.whole) == (len(request_), False)
 
 
+@given(bodies)
+def test_a_body_in_one_piece_can_be_had_as_it_is(body: bytes) -> None:
+    framing = fed(head(f"Content-Length: {len(body)}") + body + NEXT)
+    assert framing.body == body
+    assert fed(chunked([b"x"])).body is None
+    assert fed(head("Content-Length: 1001")).body is None
+
+
 def test_trailers_belong_to_it() -> None:
     request = chunked([b"xyz"], b"0\r\nETag: 1\r\n\r\n")
     assert fed(request + NEXT).end == len(request)

@@ -45,6 +45,13 @@ class Framing:
         self._length: int | None = None
         self._decoded = 0
 
+    @property
+    def body(self) -> memoryview | None:
+        """The body, where it is whole and came in one piece: not in chunks."""
+        if not self.whole or self._length is None:
+            return None
+        return memoryview(self.data)[self._body : self.end]
+
     def feed(self, piece: bytes) -> None:
         """Takes what has arrived next."""
         self.data += piece

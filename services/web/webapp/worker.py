@@ -22,6 +22,7 @@ import time
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
+from io import BytesIO
 from selectors import EVENT_READ
 from typing import Any, ClassVar, Final
 from uuid import uuid4
@@ -262,6 +263,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, connection: Connection) -> bool:
         """Calls the application."""
         req._expected_100_continue = False  # It was told to continue, if it had to be.
+        if body := connection.framing.body:
+            # gunicorn's own way to the body copies it several times, piece by piece.
+            req.body = BytesIO(body)
         answered: bool = super().handle_request(req, connection)
         return answered
 
