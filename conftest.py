@@ -48,7 +48,7 @@ def weights() -> Path:
 _BUILDS = {
     "resnet50": ["--artifacts", "int8,saved_model", "--weights", "resnet50-imagenet.npz"],
     "efficientnet-lite0": ["--artifacts", "int8,fp32,saved_model"],
-    "mobilenet-v2": ["--artifacts", "fp32,saved_model", "--weights", "mobilenetv2-imagenet.npz"],
+    "mobilenet-v2": ["--artifacts", "saved_model", "--weights", "mobilenetv2-imagenet.npz"],
 }
 """What the builder is asked for, weights by their names in the shared folder."""
 

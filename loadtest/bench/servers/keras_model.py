@@ -15,7 +15,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 import keras
 import numpy as np
 
-from modelserver.build.efficientnet_lite import RECIPE
+from modelserver.build.efficientnet_lite import RECIPE, load
 from modelserver.build.labels import imagenet_labels
 from wire.contract import Contract
 
@@ -35,7 +35,7 @@ class KerasModel:
     """One photograph at a time through `model.predict`."""
 
     def __init__(self) -> None:
-        logits = RECIPE.logits()
+        logits = load()
         self._model = keras.Model(logits.input, keras.layers.Softmax()(logits.output))
         self._labels = imagenet_labels()
 

@@ -98,21 +98,27 @@ def test_both_engines_agree_on_the_same_floats(engine: Engine, bundle: Bundle) -
         assert np.abs(engine.predict(batch) - litert.predict(batch)).max() <= 1e-4
 
 
+@pytest.fixture(scope="module")
+def resnet50(tf: Any, built: Callable[[str], Path]) -> tuple[Engine, Any]:
+    """The engine with ResNet50, and its graph alone."""
+    folder = built("resnet50")
+    loaded = tf.saved_model.load(str(folder / "saved_model"))
+    engine = load_engine("tensorflow", load_bundle(folder), threads=THREADS, max_batch=MAX_BATCH)
+    return engine, loaded.signatures["serving_default"]
+
+
 @pytest.mark.parametrize(("n", "limit"), [(1, 1.15), (8, 1.05)])
 def test_it_costs_little_more_than_the_bare_graph(
-    tf: Any, built: Callable[[str], Path], n: int, limit: float
+    tf: Any, resnet50: tuple[Engine, Any], n: int, limit: float
 ) -> None:
     """ResNet50, the bare graph being called with a tensor that is there already. The two are run
     in turns, so that whoever else uses the machine slows both."""
-    folder = built("resnet50")
-    loaded = tf.saved_model.load(str(folder / "saved_model"))
-    graph = loaded.signatures["serving_default"]
-    engine = load_engine("tensorflow", load_bundle(folder), threads=THREADS, max_batch=MAX_BATCH)
+    engine, graph = resnet50
     pixels = random_pictures(n)
     tensor = tf.constant(pixels)
     assert np.allclose(engine.predict(pixels), softmax(graph(tensor)["logits"].numpy()), atol=1e-5)
     ratios = []
-    for _ in range(5):
+    for _ in range(3):
         bare, whole = [], []
         for _ in range(9 if n == 1 else 3):
             began = time.perf_counter()
@@ -122,11 +128,8 @@ def test_it_costs_little_more_than_the_bare_graph(
             engine.predict(pixels)
             whole.append(time.perf_counter() - began)
         ratios.append(statistics.median(whole) / statistics.median(bare))
-        # Noise alone would fail one round in a few; what costs too much fails all of them.
-        if ratios[-1] <= limit:
-            break
     print(f"{n} pictures: {', '.join(f'{ratio:.3f}' for ratio in ratios)} times the bare graph")
-    assert ratios[-1] <= limit
+    assert statistics.median(ratios) <= limit
 
 
 def test_gpu_that_is_not_there_is_refused_with_what_is_missing(tf: Any, bundle: Bundle) -> None:
@@ -314,5 +317,8 @@ def test_replica_with_bad_settings_says_one_sentence() -> None:
 def test_replica_without_its_gpu_says_what_is_missing(tf: Any, bundle_of: Make) -> None:
     if tf.config.list_physical_devices("GPU"):
         pytest.skip("this machine has a GPU")
+    pytest.importorskip("pynvml", reason="NVIDIA's binding of NVML is not installed")
     good = bundle_of(lambda x: x[:, 0, 0], (None, 224, 224, 3)).path
-    assert "no GPU: " in refusal(MODEL_BUNDLE=str(good), MODEL_DEVICE="gpu")
+    assert "MODEL_DEVICE is gpu, but no NVIDIA driver answers here" in refusal(
+        MODEL_BUNDLE=str(good), MODEL_DEVICE="gpu"
+    )

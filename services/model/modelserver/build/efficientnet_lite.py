@@ -135,11 +135,16 @@ def _load(model: keras.Model, weights: Mapping[str, NDArray[Any]]) -> None:
         raise BuildError(f"the checkpoint has weights of another network: {min(unused)}")
 
 
-def _network() -> Callable[[Any], Any]:
+def load() -> keras.Model:
+    """The network with the weights of its package; see `efficientnet_lite0`."""
     path = Path(str(distribution(_PACKAGE).locate_file(_CHECKPOINT)))
     if sha256(path.read_bytes()).hexdigest() != _CHECKPOINT_SHA256:
         raise BuildError(f"{path.name}: is not the file that this network was measured with")
-    model = efficientnet_lite0(read_checkpoint(path), RECIPE.contract)
+    return efficientnet_lite0(read_checkpoint(path), RECIPE.contract)
+
+
+def _network() -> Callable[[Any], Any]:
+    model = load()
     return lambda x: model(x, training=False)
 
 

@@ -147,8 +147,8 @@ def _application(name: str, weights: Path | None) -> keras.Model:
 
 def _load_npz(model: keras.Model, path: Path) -> None:
     try:
-        with np.load(path) as file:
-            arrays = dict(file)
+        with path.open("rb") as file, np.load(file) as archive:
+            arrays = dict(archive)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise BuildError(f"{path}: is no .npz file of arrays ({_first_line(error)})") from None
     for layer in model.layers:
