@@ -194,7 +194,7 @@ def load_bundle(path: Path) -> Bundle:
         contract=Contract(
             model=manifest.name,
             version=manifest.version,
-            digest=hashlib.sha256(encoded).hexdigest()[:16],
+            digest=_identity(manifest),
             width=terms.width,
             height=terms.height,
             crop=terms.crop,
@@ -203,6 +203,23 @@ def load_bundle(path: Path) -> Bundle:
         ),
         labels=_labels(path, terms.classes),
     )
+
+
+def _identity(manifest: Manifest) -> str:
+    """A digest of which model it is, in which form its artifacts may be.
+
+    A replica on a CPU with `int8.tflite` and one on a GPU with `saved_model/`, made of the same
+    weights, are replicas of one model: pixels that were made for the one fit the other.
+    """
+    identity = (
+        manifest.name,
+        manifest.version,
+        manifest.contract,
+        manifest.preprocessing,
+        manifest.provenance.get("weights", ""),
+        manifest.files[LABELS].sha256,
+    )
+    return hashlib.sha256(msgspec.json.encode(identity)).hexdigest()[:16]
 
 
 def _read(path: Path, name: str) -> bytes:

@@ -42,11 +42,36 @@ def test_embedded_bundle_is_whole() -> None:
     assert bundle.artifact("int8.tflite").stat().st_size < 6_000_000
 
 
-def test_digest_is_of_the_manifest_and_changes_with_it(copy: Path) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda manifest: manifest.update(version="2"),
+        lambda manifest: manifest["contract"].update(crop=1.0),
+        lambda manifest: manifest["preprocessing"].update(mean=0),
+        lambda manifest: manifest["provenance"].update(weights="others"),
+    ],
+)
+def test_another_model_has_another_digest(
+    copy: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
     before = load_bundle(copy).contract.digest
-    assert before == sha256((copy / "bundle.json").read_bytes()).hexdigest()[:16]
-    rewrite(copy, lambda manifest: manifest.update(version="2"))
+    rewrite(copy, change)
     assert load_bundle(copy).contract.digest != before
+
+
+def test_other_labels_have_another_digest(copy: Path) -> None:
+    before = load_bundle(copy).contract.digest
+    labels = (copy / "labels.txt").read_bytes()
+    replace(copy, "labels.txt", labels.replace(b"tench", b"a tench"))
+    assert load_bundle(copy).contract.digest != before
+
+
+def test_the_same_model_in_another_form_has_the_same_digest(copy: Path) -> None:
+    before = load_bundle(copy).contract.digest
+    replace(copy, "fp32.tflite", b"in 32 bits")
+    rewrite(copy, lambda manifest: manifest["files"].pop("int8.tflite"))
+    rewrite(copy, lambda manifest: manifest["provenance"].update(built_with="others"))
+    assert load_bundle(copy).contract.digest == before
 
 
 def test_every_label_has_its_own_name_and_id() -> None:
