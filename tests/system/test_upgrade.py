@@ -31,6 +31,7 @@ def replicas_of(service: Service) -> dict[str, int]:
     return {s.contract.version: len(s.replicas) for s in told.models} if told else {}
 
 
+@pytest.mark.drill
 @pytest.mark.timeout(120)
 def test_an_upgrade_and_a_way_back_cost_no_request(
     service: Service, picture: bytes, tmp_path: Path
@@ -68,6 +69,7 @@ def test_an_upgrade_and_a_way_back_cost_no_request(
     assert service.processes.stop(reborn) == 0
 
 
+@pytest.mark.drill
 def test_a_bundle_that_was_replaced_is_loaded_without_a_restart(
     service: Service, picture: bytes, tmp_path: Path
 ) -> None:
