@@ -94,7 +94,7 @@ def test_int8_resnet50_is_nearly_as_right(
     assert right[0] >= right[1] - 0.02
 
 
-def test_what_the_builder_says_is_how_far_off_int8_is(built: Callable[[str], Path]) -> None:
+def test_builder_says_how_far_off_int8_resnet50_is(built: Callable[[str], Path]) -> None:
     said = built("resnet50").with_suffix(".log").read_text()
     assert "80 of 120 crops seen" in said
     assert "int8.tflite agrees with the network on " in said
