@@ -166,6 +166,7 @@ def build(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["resnet50", "--artifacts", "int9"], ["'int9' is not one of int8, fp32, saved_model"]),
         (["mine", "--from", "mine.keras"], ["--from needs --labels and --preprocessing"]),
         (["resnet50", "--labels", "labels.txt"], ["--labels and --preprocessing are for --from"]),
+        (["resnet50", "--version", ""], ["it has 1 to 64 characters"]),
         (["efficientnet-lite0", "--weights", "w.npz"], ["weights of its package alone"]),
     ],
 )

@@ -270,10 +270,12 @@ def test_own_model_is_the_same_as_a_file_and_as_a_saved_model(
     for source in ("mine.keras", "exported"):
         run = build(
             *("mine", "--from", str(tmp_path / source), "--labels", str(labels)),
-            *("--preprocessing", "tf", "--artifacts", "fp32", "--output", str(tmp_path / "mine")),
+            *("--preprocessing", "tf", "--artifacts", "fp32", "--version", "1.2"),
+            *("--output", str(tmp_path / "mine")),
         )
         assert run.returncode == 0, run.stderr
         bundle = load_bundle(tmp_path / "mine")
+        assert bundle.contract.version == "1.2"
         assert (bundle.contract.width, bundle.contract.height) == (48, 32)
         assert [label.name for label in bundle.labels] == ["green grass", "tench", "blue"]
         engine = LiteRTEngine(

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, get_args
 
@@ -18,6 +19,8 @@ from wire.contract import Filter
 
 EMBEDDED: Final = "efficientnet-lite0"
 UNKNOWN_LICENCE: Final = "not stated"
+MAX_VERSION: Final = 64
+"""As a contract allows."""
 
 
 def main() -> None:
@@ -37,6 +40,8 @@ def main() -> None:
 
         prepare_tensorflow()
         recipe = _recipe(arguments)
+        if arguments.version is not None:
+            recipe = replace(recipe, version=arguments.version)
         assemble(recipe, output.resolve(), arguments.artifacts, say, arguments.pictures)
     except ImportError as error:
         sys.exit(f"not built: the package's extra 'build' is not installed ({error})")
@@ -61,6 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--weights", type=Path, help="weights to use instead of a download: .npz, .h5 or .keras"
+    )
+    parser.add_argument(
+        "--version", type=_version, help="of the bundle: of several, the newest is in use"
     )
     parser.add_argument(
         "--pictures", type=Path, help="a folder of pictures to calibrate and check with"
@@ -105,6 +113,12 @@ def _artifacts(text: str) -> list[str]:
     if unknown := [name for name in names if name not in ARTIFACTS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]!r} is not one of {', '.join(ARTIFACTS)}")
     return [ARTIFACTS[name] for name in names]
+
+
+def _version(text: str) -> str:
+    if not 1 <= len(text) <= MAX_VERSION:
+        raise argparse.ArgumentTypeError(f"it has 1 to {MAX_VERSION} characters")
+    return text
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
