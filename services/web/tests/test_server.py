@@ -183,10 +183,12 @@ def test_one_client_cannot_fill_the_memory(fake: FakeModel, until: Until, photo:
         assert server.request("POST", "/api/v1/classify", bytes(len(part)))[0] == 415
 
 
-def test_a_chunk_that_is_none_is_refused(server: Server) -> None:
+@pytest.mark.parametrize("chunk", [b"zz\r\n", b"3;" + bytes(300)])
+def test_a_chunk_that_is_none_is_refused(server: Server, chunk: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
         connection.sendall(
-            b"POST /api/v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"
+            b"POST /api/v1/classify HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + chunk
         )
         answer = b""
         while b"}\n" not in answer:

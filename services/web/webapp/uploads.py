@@ -9,13 +9,15 @@ Rules:
 from collections.abc import Iterator
 from contextlib import contextmanager
 from io import BytesIO
-from typing import IO
+from typing import IO, Final
 
 from flask import Request, request
-from gunicorn.http.errors import ParseException
+from gunicorn.http.errors import NoMoreData, ParseException
 from werkzeug.exceptions import RequestEntityTooLarge
 
 from webapp.errors import BadRequest, UploadTooLarge
+
+SEND_AGAIN: Final = "Send it again, in one piece or in valid chunks."
 
 
 class InMemoryRequest(Request):
@@ -90,6 +92,6 @@ def _reading() -> Iterator[None]:
             "Send a smaller file; the picture is scaled down in any case.",
         ) from None
     except ParseException as error:  # From gunicorn, for a body in malformed chunks.
-        raise BadRequest(
-            f"The body cannot be read: {error}.", "Send it again, in one piece or in valid chunks."
-        ) from None
+        raise BadRequest(f"The body cannot be read: {error}.", SEND_AGAIN) from None
+    except NoMoreData:  # From gunicorn, for a body that ends within a chunk.
+        raise BadRequest("The body ends too soon.", SEND_AGAIN) from None
