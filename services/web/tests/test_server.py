@@ -145,6 +145,18 @@ def test_an_upload_in_single_bytes_is_an_upload(server: Server, photo: bytes) ->
         assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_head_that_is_too_long_is_told_so_in_our_words(server: Server) -> None:
+    status, answer = server.request("GET", "/api/v1/models?model=" + "x" * 10_000)
+    assert (status, answer) == server.request("GET", "/api/v1/models")
+    status, answer = server.request("POST", "/api/v1/classify?model=" + "x" * 10_000, b"x")
+    assert status == 400
+    assert server.request("GET", "/healthz", **{"X-Long": "x" * 10_000})[0] == 200
+    for path, headers in (("/" + "x" * 40_000, {}), ("/", {"X-Long": "x" * 40_000})):
+        status, answer = server.request("GET", path, **headers)
+        assert status == 431
+        assert json.loads(answer)["type"] == "urn:sightline:problem:head-too-long"
+
+
 def test_one_client_cannot_open_all_connections(fake: FakeModel, until: Until) -> None:
     with serving(fake.endpoint, until, WEB_CLIENT_CONNECTIONS="4") as server:
         there = ("127.0.0.1", server.port)

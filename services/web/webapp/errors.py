@@ -78,6 +78,18 @@ class TooManyAtOnce(WebError):
         )
 
 
+class HeadTooLong(WebError):
+    """The request's path and headers are longer than we read."""
+
+    status = 431
+    kind = "head-too-long"
+    title = "The request's head is too long"
+    remedy = "Send a shorter path and fewer or shorter headers."
+
+    def __init__(self) -> None:
+        super().__init__("The path and the headers together have more than 32 KiB.")
+
+
 class NoRoom(WebError):
     """Uploads that are under way take all the memory there is for them."""
 

@@ -37,6 +37,8 @@ class Framing:
         """How many of these bytes are this request; None while more have to come."""
         self.whole = False
         """It ended as a request does, so what follows it is the next one."""
+        self.head_is_too_long = False
+        """It has no end within MAX_HEAD_BYTES, so no parser could make anything of it."""
         self.expects_continue = False
         """The head is here, and its sender waits for a word before it sends the body."""
         self._max_body_bytes = max_body_bytes
@@ -68,9 +70,10 @@ class Framing:
     def _find_body(self) -> None:
         found = self.data.find(_HEAD_END, max(0, self._searched - len(_HEAD_END)))
         self._searched = len(self.data)
-        if found < 0:
-            if len(self.data) > MAX_HEAD_BYTES:
-                self._give_up()
+        if (found if found >= 0 else len(self.data)) > MAX_HEAD_BYTES:
+            self.head_is_too_long = True
+            self._give_up()
+        if found < 0 or self.head_is_too_long:
             return
         self._body = self._searched = found + len(_HEAD_END)
         head = bytes(self.data[: self._body])

@@ -21,6 +21,7 @@ from imaging import cpus
 from webapp.apikeys import read_api_keys
 from webapp.app import CLASSIFIER
 from webapp.config import Config, ConfigError
+from webapp.framing import MAX_HEAD_BYTES
 from webapp.worker import Worker
 
 CONFIG_STATUS: Final = 78
@@ -78,6 +79,10 @@ graceful_timeout = _config.deadline_ms // 1000 + 5
 # Longer than the idle time of the usual proxies is not needed, and shorter than a person's
 # pause between two pictures makes no difference.
 keepalive = 5
+# The whole head is bounded before gunicorn sees it, and what is too long gets our kind of answer.
+limit_request_line = 0
+limit_request_field_size = MAX_HEAD_BYTES
+limit_request_fields = 32768
 # Heartbeats touch a file; on a disk that is busy or read-only they would stop.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 # The control socket wants a writable home, which a container with a read-only root lacks.

@@ -41,7 +41,12 @@ def _kinds(*classes: type[WebError]) -> tuple[Kind, ...]:
 
 
 _EVERYWHERE: Final = _kinds(
-    errors.BadRequest, errors.TooSlow, errors.TooManyAtOnce, errors.NoRoom, errors.WebError
+    errors.BadRequest,
+    errors.TooSlow,
+    errors.TooManyAtOnce,
+    errors.HeadTooLong,
+    errors.NoRoom,
+    errors.WebError,
 )
 _FROM_BROKER: Final = _kinds(errors.Unavailable, errors.ProtocolError)
 _OF_PICTURES: Final = (

@@ -33,7 +33,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from webapp.config import Config
 from webapp.envelope import HEADERS, problem
-from webapp.errors import NoRoom, TooManyAtOnce, TooSlow, WebError
+from webapp.errors import HeadTooLong, NoRoom, TooManyAtOnce, TooSlow, WebError
 from webapp.framing import Framing
 from webapp.presence import ARRIVED
 from webapp.turns import Turns, client_of
@@ -131,9 +131,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         connection.begin(framing, time.monotonic())
         if early:
             framing.feed(early)
-        if framing.end is None:
+        if framing.end is None or framing.head_is_too_long:
             self._arriving.add(connection)
             self._watch(connection, self._receive)
+            if framing.head_is_too_long:
+                self._refuse(connection, HeadTooLong())
         else:
             self._line_up(connection)
 
@@ -154,7 +156,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             connection.held += len(piece)
             expected = framing.expects_continue
             framing.feed(piece)
-            if framing.end is not None:
+            if framing.head_is_too_long:
+                self._refuse(connection, HeadTooLong())
+            elif framing.end is not None:
                 self._arriving.remove(connection)
                 self.poller.unregister(sock)
                 self._line_up(connection)
