@@ -23,6 +23,7 @@ from typing import Final
 
 import zmq
 
+from modelserver import backend
 from modelserver.config import ReplicaConfig
 from wire import Devices, Lease, WireError, encode, to_replica
 from wire.keys import PeerKeys
@@ -183,19 +184,8 @@ class LeaseKeeper:
             context.term()
 
     def _connect(self, socket: zmq.Socket[bytes]) -> None:
-        socket.routing_id = self._name.encode()
-        # Without a connection nothing is kept to be sent later.
-        socket.immediate = True
         socket.linger = 0
-        socket.reconnect_ivl = 50
-        socket.reconnect_ivl_max = 500
-        socket.heartbeat_ivl = 1000
-        socket.heartbeat_timeout = 3000
-        if self._keys is not None:
-            socket.curve_publickey = self._keys.public.encode()
-            socket.curve_secretkey = self._keys.secret.encode()
-            socket.curve_serverkey = self._keys.broker.encode()
-        socket.connect(self._broker)
+        backend.connect(socket, self._broker, self._name, self._keys)
 
     def _keep(self, socket: zmq.Socket[bytes]) -> None:
         held: str | None = None

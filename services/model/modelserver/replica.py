@@ -23,7 +23,7 @@ import numpy as np
 import zmq
 
 from imaging import Busy, DecoderPool, ImageError
-from modelserver import health
+from modelserver import backend, health
 from modelserver.batcher import Batcher, Item
 from modelserver.bundle import Bundle
 from modelserver.config import ReplicaConfig
@@ -115,21 +115,10 @@ class Replica:
         log.info("replica %s has left", self.name)
 
     def _connect(self, broker: zmq.Socket[bytes]) -> None:
-        broker.routing_id = self.name.encode()
-        # Without a connection nothing is kept to be sent later: a new broker asks anew.
-        broker.immediate = True
         broker.sndhwm = broker.rcvhwm = 2 * self._credit + 16
         broker.maxmsgsize = MAX_PAYLOAD_BYTES
         broker.linger = 1000
-        broker.reconnect_ivl = 50
-        broker.reconnect_ivl_max = 500
-        broker.heartbeat_ivl = 1000
-        broker.heartbeat_timeout = 3000
-        if self._keys is not None:
-            broker.curve_publickey = self._keys.public.encode()
-            broker.curve_secretkey = self._keys.secret.encode()
-            broker.curve_serverkey = self._keys.broker.encode()
-        broker.connect(self._config.broker)
+        backend.connect(broker, self._config.broker, self.name, self._keys)
 
     def _serve(self, broker: zmq.Socket[bytes]) -> None:
         poller = zmq.Poller()

@@ -198,12 +198,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if not self.alive and self._stop_at is None:
             self._stop_at = now + STOP_LINGER_S
         for connection in list(self._arriving):
-            begun = bool(connection.framing.data)
-            if connection.is_too_slow(now) and begun:
-                self._refuse(connection, TooSlow())
-            elif not begun and (
-                connection.is_too_slow(now) or (self._stop_at is not None and now >= self._stop_at)
-            ):
+            too_slow = connection.is_too_slow(now)
+            if connection.framing.data:
+                if too_slow:
+                    self._refuse(connection, TooSlow())
+            elif too_slow or (self._stop_at is not None and now >= self._stop_at):
                 self._arriving.remove(connection)
                 self._close(connection)
         for connection in [c for c in self._departing if now >= c.leave_by]:
