@@ -146,3 +146,13 @@ def test_without_a_replica_a_request_fails_at_its_deadline_as_unavailable(
 def test_an_unknown_model_is_named(subject: Subject) -> None:
     with pytest.raises(UnknownModel, match="cats"):
         subject.client.contract("cats", deadline=soon(2))
+
+
+def test_a_status_names_the_model_and_who_serves_it(subject: Subject) -> None:
+    before = subject.client.status(deadline=soon(2)).counts.get("accepted", 0)
+    result = subject.ask(pixels(subject, 7))
+    status = subject.client.status(deadline=soon(2))
+    [model], [replica] = status.models, status.replicas
+    assert (model.name, model.version) == (result.model, result.version)
+    assert (replica.name, replica.model, replica.held) == (result.replica, result.model, 0)
+    assert status.counts["accepted"] == before + 1

@@ -42,6 +42,7 @@ from modelserver.job import Job, Payload
 from modelserver.leases import Leases
 from modelserver.placement import Placement
 from modelserver.poison import PoisonList
+from modelserver.status import status
 from wire import (
     Alive,
     Cancel,
@@ -57,12 +58,14 @@ from wire import (
     Inquire,
     Introduce,
     Leave,
+    Observe,
     Ping,
     Ready,
     Release,
     Request,
     Result,
     Served,
+    Status,
     ToClient,
     Unknown,
     Work,
@@ -147,6 +150,8 @@ class Dispatcher:
                 self._cancel(client, request_id)
             case ClientSaid(client, Describe(id=request_id)):
                 self._describe(client, request_id)
+            case ClientSaid(client, Observe(id=request_id)):
+                self._tell(client, self._status(request_id, now))
             case ReplicaSaid(identity, Ready() as ready):
                 self._join(identity, ready, now)
             case ReplicaSaid(identity, Devices() as devices):
@@ -286,6 +291,16 @@ class Dispatcher:
         )
         self._tell(client, Catalogue(id=request_id, models=models))
 
+    def _status(self, request_id: str, now: float) -> Status:
+        return status(
+            request_id,
+            now=now,
+            began=self._started,
+            counts=self.counts,
+            models=self._models.values(),
+            replicas=self._replicas.values(),
+        )
+
     # --- replicas -----------------------------------------------------------------------------
 
     def _join(self, identity: bytes, ready: Ready, now: float) -> None:
@@ -297,7 +312,7 @@ class Dispatcher:
         else:
             if known is not None:
                 self._lose([known], f"it serves {contract.model} {contract.version} now", now)
-            replica = Replica(identity, ready.replica, contract, ready.credit, now)
+            replica = Replica(identity, ready.replica, contract, ready.credit, ready.device, now)
             adopts = model.adopts(contract)
             self._replicas[identity] = model.replicas[identity] = replica
             model.changed()
@@ -334,6 +349,7 @@ class Dispatcher:
         replica.heard = now
         match message:
             case Alive(busy_ms=busy_ms):
+                replica.busy_ms = busy_ms
                 if busy_ms is not None and busy_ms > self.limits.execution_s * 1000:
                     self._lose([replica], f"its engine hangs since {busy_ms / 1000:.1f} s", now)
                 elif busy_ms is None:
@@ -375,6 +391,8 @@ class Dispatcher:
             self._answer(job, _failure(job.request, message.code, message.message))
         else:
             queue_ms = (job.dispatched - job.arrived) * 1000
+            model.waited_ms.add(queue_ms)
+            model.answered_ms.add((now - job.arrived) * 1000)
             self._answer(
                 job,
                 Result(

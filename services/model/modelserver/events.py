@@ -6,7 +6,7 @@ A recorded list of events with their times, fed again, gives the same actions.
 from dataclasses import dataclass
 
 from modelserver.job import Payload
-from wire import Cancel, Describe, FromReplica, Inquire, Request, ToClient, ToReplica
+from wire import Cancel, Describe, FromReplica, Inquire, Observe, Request, ToClient, ToReplica
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class ClientSaid:
     """Any other message came in at the frontend."""
 
     client: bytes
-    message: Inquire | Cancel | Describe
+    message: Inquire | Cancel | Describe | Observe
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,18 +8,21 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from modelserver.drain_rate import DrainRate
+from modelserver.histogram import Histogram
 from modelserver.job import Job, JobQueue
 from wire import Contract
 
 PACE_SHARE: Final = 0.05
-"""How much the last batch counts in a replica's pace. Little, so that replicas of one kind are seen
-to be equal though their batches never are."""
+"""How much the last request counts in a replica's pace. Little, so that replicas of one kind are
+seen to be equal though their batches never are."""
 MEASURED_AFTER: Final = 16
-"""A few batches say little of a replica's pace."""
+"""A few requests say little of a replica's pace."""
 MUCH_SLOWER: Final = 3.0
 """Replicas of one kind differ by less, even where times are as uneven as times get."""
 COMPARED_EVERY: Final = 16
-"""So many batches between two comparisons of the paces: they change slowly."""
+"""So many requests between two comparisons of the paces: they change slowly."""
+TIMES_MS: Final = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
+BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(slots=True, eq=False)
@@ -30,14 +33,21 @@ class Replica:
     name: str
     contract: Contract
     credit: int
+    device: str
     heard: float
     """When it last said anything."""
+    busy_ms: float | None = None
+    """What it last said about its engine."""
     used: float = 0.0
     """When it was last given work."""
     leaving: bool = False
     held: dict[int, Job] = field(default_factory=dict)
-    batches: int = 0
-    """How many it was seen to finish."""
+    done: int = 0
+    """Requests that it was seen to finish."""
+    batches: float = 0.0
+    """How many these were in, each request for its share of one."""
+    worked_ms: float = 0.0
+    """What its engine spent on them."""
     pace: float = 0.0
     """Seconds a request, in batches as they came lately."""
     slowness: float = 1.0
@@ -45,9 +55,11 @@ class Replica:
     clear difference."""
 
     def observe(self, inference_ms: float, batch_size: int) -> None:
-        """A batch of so many is through."""
-        self.batches += 1
-        share = max(PACE_SHARE, 1 / self.batches)
+        """A request is through, in a batch of so many."""
+        self.done += 1
+        self.batches += 1 / batch_size
+        self.worked_ms += inference_ms / batch_size
+        share = max(PACE_SHARE, 1 / self.done)
         self.pace += share * (inference_ms / 1000 / batch_size - self.pace)
 
     @property
@@ -74,8 +86,11 @@ class Model:
     replicas: dict[bytes, Replica] = field(default_factory=dict)
     mixed: bool = False
     """Some of its replicas are much slower than others."""
+    waited_ms: Histogram = field(default_factory=lambda: Histogram(TIMES_MS))
+    answered_ms: Histogram = field(default_factory=lambda: Histogram(TIMES_MS))
+    batch_sizes: Histogram = field(default_factory=lambda: Histogram(BATCH_SIZES))
     _staff: list[Replica] | None = None
-    _batches: int = 0
+    _done: int = 0
 
     def changed(self) -> None:
         """Call it when a replica has come, gone or begun to leave, or the contract is another."""
@@ -83,14 +98,15 @@ class Model:
         self._compare()
 
     def observe(self, replica: Replica, inference_ms: float, batch_size: int) -> None:
-        """A batch of so many is through."""
+        """A request is through, in a batch of so many."""
         replica.observe(inference_ms, batch_size)
-        self._batches += 1
-        if self._batches % COMPARED_EVERY == 0:
+        self.batch_sizes.add(batch_size)
+        self._done += 1
+        if self._done % COMPARED_EVERY == 0:
             self._compare()
 
     def _compare(self) -> None:
-        measured = [replica for replica in self.staff if replica.batches >= MEASURED_AFTER]
+        measured = [replica for replica in self.staff if replica.done >= MEASURED_AFTER]
         fastest = min((replica.pace for replica in measured if replica.pace), default=0.0)
         for replica in self.staff:
             replica.slowness = 1.0

@@ -324,6 +324,33 @@ def test_the_catalogue_lists_models_with_their_living_replicas() -> None:
     )
 
 
+def test_a_status_tells_what_waits_and_what_was_done() -> None:
+    bench = Bench()
+    bench.ready(b"R1", credit=1)
+    bench.ask("r1")
+    bench.ask("r2")
+    bench.wait(0.02)
+    bench.feed(ReplicaSaid(b"R1", wire.Alive(busy_ms=19.0)))
+    [status] = answers(bench.feed(ClientSaid(b"c", wire.Observe(id="o"))))
+    assert isinstance(status, wire.Status)
+    assert (status.id, status.uptime_ms) == ("o", 20.0)
+    [model], [replica] = status.models, status.replicas
+    assert (model.queued, model.queued_bytes, model.oldest_ms) == (1, CONTRACT.nbytes, 20.0)
+    assert (replica.held, replica.credit, replica.busy_ms, replica.done) == (1, 1, 19.0, 0)
+
+    bench.done(1, inference_ms=20.0)
+    [status] = answers(bench.feed(ClientSaid(b"c", wire.Observe(id="o"))))
+    assert isinstance(status, wire.Status)
+    assert status.counts["accepted"] == 2
+    [model], [replica] = status.models, status.replicas
+    assert (model.queued, model.oldest_ms) == (0, 0.0)
+    assert (replica.done, replica.batches, replica.worked_ms) == (1, 1.0, 20.0)
+    assert (sum(model.answered_ms.counts), model.answered_ms.total) == (1, 20.0)
+    # Exactly at a bound belongs to the part that the bound ends.
+    assert model.batch_sizes.bounds[0] == 1
+    assert model.batch_sizes.counts[0] == 1
+
+
 # --- death ------------------------------------------------------------------------------------
 
 

@@ -290,6 +290,8 @@ class Bookkeeper:
                     self.close(self.open[client, request_id])
             case ClientSaid(client, wire.Describe(id=request_id)):
                 self.check_catalogue(answers.pop(), client, request_id)
+            case ClientSaid(client, wire.Observe(id=request_id)):
+                self.check_status(answers.pop(), client, request_id)
             case ClientUnreachable(client):
                 for ask in [ask for ask in self.open.values() if ask.client == client]:
                     self.close(ask)
@@ -372,6 +374,20 @@ class Bookkeeper:
         assert sorted(listed, key=str) == sorted(expected, key=str)
         first = {s.contract.model: s.contract for s in reversed(answer.message.models)}
         assert first == self.contracts
+
+    def check_status(self, answer: TellClient, client: bytes, request_id: str) -> None:
+        assert answer.client == client
+        assert isinstance(answer.message, wire.Status)
+        assert answer.message.id == request_id
+        for model in answer.message.models:
+            waiting = [ask for ask in self.waiting if ask.request.model == model.name]
+            nbytes = sum(len(ask.content) for ask in waiting)
+            assert (model.queued, model.queued_bytes) == (len(waiting), nbytes)
+        told = {(r.name, r.version, r.credit, r.held, r.leaving) for r in answer.message.replicas}
+        assert told == {
+            (h.identity.decode(), h.contract.version, h.credit, len(h.held), h.leaving)
+            for h in self.hands.values()
+        }
 
     def conclude_ready(self, identity: bytes, ready: wire.Ready) -> None:
         hand = self.hands.get(identity)
@@ -767,6 +783,10 @@ class Laws(RuleBasedStateMachine):
     @rule(client=clients)
     def describe(self, client: bytes) -> None:
         self.books.feed(ClientSaid(client, wire.Describe(id="d")))
+
+    @rule(client=clients)
+    def observe(self, client: bytes) -> None:
+        self.books.feed(ClientSaid(client, wire.Observe(id="o")))
 
     @rule(client=clients)
     def lose_client(self, client: bytes) -> None:

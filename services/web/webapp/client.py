@@ -29,8 +29,10 @@ from wire import (
     Failure,
     FromClient,
     Inquire,
+    Observe,
     Request,
     Result,
+    Status,
     ToClient,
     Unknown,
     WireError,
@@ -115,6 +117,17 @@ class ModelClient:
             raise ProtocolError(f"The broker described itself by a {type(reply).__name__}.")
         return reply
 
+    def status(self, *, deadline: float) -> Status:
+        """What is going on at the broker and its replicas.
+
+        Raises:
+            Unavailable: The broker did not answer by ``deadline``, of ``time.monotonic()``.
+        """
+        reply = self._ask(Observe(id=uuid4().hex), deadline)
+        if not isinstance(reply, Status):
+            raise ProtocolError(f"The broker told its status by a {type(reply).__name__}.")
+        return reply
+
     def contract(self, model: str = "", *, deadline: float) -> Contract:
         """The contract of ``model``; for an empty name, of the first model that has a replica.
 
@@ -152,7 +165,7 @@ class ModelClient:
 
     def _ask(
         self,
-        question: Request | Describe,
+        question: Request | Describe | Observe,
         deadline: float,
         *payload: Buffer,
         left: Left = nobody_left,
@@ -167,7 +180,7 @@ class ModelClient:
     def _wait(
         self,
         dealer: Dealer,
-        question: Request | Describe,
+        question: Request | Describe | Observe,
         deadline: float,
         *payload: Buffer,
         left: Left,

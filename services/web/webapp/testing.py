@@ -20,14 +20,19 @@ from wire import (
     Catalogue,
     Contract,
     Describe,
+    Distribution,
     Failure,
     FailureCode,
     FromClient,
     Inquire,
+    ModelStatus,
+    Observe,
     Prediction,
+    ReplicaStatus,
     Request,
     Result,
     Served,
+    Status,
     Timing,
     ToClient,
     Unknown,
@@ -168,6 +173,8 @@ class FakeModel:
                     self._say(client, Unknown(id=asked))
             case Describe(id=asked):
                 self._say(client, Catalogue(id=asked, models=self._models()))
+            case Observe(id=asked):
+                self._say(client, self._status(asked))
             case Cancel(id=unwanted):
                 self._later = [later for later in self._later if later.message.id != unwanted]
 
@@ -230,6 +237,42 @@ class FakeModel:
         if self.contract is None:
             return ()
         return (Served(contract=self.contract, replicas=self.replicas),)
+
+    def _status(self, request_id: str) -> Status:
+        nothing = Distribution(bounds=(), counts=(0,), total=0.0)
+        models = tuple(
+            ModelStatus(
+                name=served.contract.model,
+                version=served.contract.version,
+                queued=len(self._later),
+                queued_bytes=0,
+                oldest_ms=0.0,
+                per_second=None,
+                waited_ms=nothing,
+                answered_ms=nothing,
+                batch_sizes=nothing,
+            )
+            for served in self._models()
+        )
+        replicas = tuple(
+            ReplicaStatus(
+                name=name,
+                model=served.contract.model,
+                version=served.contract.version,
+                device="fake",
+                credit=1,
+                held=0,
+                leaving=False,
+                busy_ms=None,
+                done=0,
+                batches=0,
+                worked_ms=0.0,
+            )
+            for served in self._models()
+            for name in served.replicas
+        )
+        counts = {"accepted": len(self.requests)}
+        return Status(id=request_id, uptime_ms=0.0, counts=counts, models=models, replicas=replicas)
 
     def _say(self, client: bytes, message: ToClient) -> None:
         self._router.send_multipart((client, encode(message)), zmq.DONTWAIT)

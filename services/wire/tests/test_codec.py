@@ -27,6 +27,7 @@ CONTRACT = wire.Contract(
 )
 PREDICTION = wire.Prediction("tench", "n01440764", 0, 0.75)
 TIMING = wire.Timing(queue=1.5, decode=0.0, batch=0.25, inference=3.0)
+DISTRIBUTION = wire.Distribution(bounds=(1.0, 2.5), counts=(1, 0, 2), total=12.5)
 
 EXAMPLES: dict[str, tuple[Decoder, wire.Message]] = {
     "request": (
@@ -49,6 +50,7 @@ EXAMPLES: dict[str, tuple[Decoder, wire.Message]] = {
     "inquire": (wire.from_client, wire.Inquire(id="r1")),
     "cancel": (wire.from_client, wire.Cancel(id="r1")),
     "describe": (wire.from_client, wire.Describe(id="r3")),
+    "observe": (wire.from_client, wire.Observe(id="r4")),
     "result": (
         wire.to_client,
         wire.Result(
@@ -72,6 +74,42 @@ EXAMPLES: dict[str, tuple[Decoder, wire.Message]] = {
     "catalogue": (
         wire.to_client,
         wire.Catalogue(id="r3", models=(wire.Served(contract=CONTRACT, replicas=("host:1:ab",)),)),
+    ),
+    "status": (
+        wire.to_client,
+        wire.Status(
+            id="r4",
+            uptime_ms=1000.0,
+            counts={"accepted": 3},
+            models=(
+                wire.ModelStatus(
+                    name="efficientnet-lite0",
+                    version="1",
+                    queued=2,
+                    queued_bytes=301056,
+                    oldest_ms=1.5,
+                    per_second=None,
+                    waited_ms=DISTRIBUTION,
+                    answered_ms=DISTRIBUTION,
+                    batch_sizes=DISTRIBUTION,
+                ),
+            ),
+            replicas=(
+                wire.ReplicaStatus(
+                    name="host:1:ab",
+                    model="efficientnet-lite0",
+                    version="1",
+                    device="cpu",
+                    credit=16,
+                    held=1,
+                    leaving=False,
+                    busy_ms=None,
+                    done=2,
+                    batches=1.0,
+                    worked_ms=7.5,
+                ),
+            ),
+        ),
     ),
     "ready": (
         wire.from_replica,

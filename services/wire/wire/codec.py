@@ -24,6 +24,8 @@ from wire.messages import WITH_PAYLOAD, FromClient, FromReplica, Message, ToClie
 VERSION: Final = 1
 MAX_HEADER_BYTES: Final = 64 * 1024
 """A Result of 100 classes takes about 10 KiB."""
+MAX_BROKER_HEADER_BYTES: Final = 1024 * 1024
+"""The Status of a thousand replicas takes about 250 KiB, and the broker is no stranger."""
 MAX_PAYLOAD_BYTES: Final = 32 * 1024 * 1024
 """Room for an image file of 20 MiB, also as base64 inside a frame of the tutorial's client."""
 
@@ -46,7 +48,9 @@ def encode(message: Message) -> bytes:
 class Decoder(Generic[M]):
     """Turns the frames from one direction into messages."""
 
-    def __init__(self, union: object) -> None:
+    def __init__(self, union: object, max_header: int = MAX_HEADER_BYTES) -> None:
+        """For the messages of ``union``, with headers of up to ``max_header`` bytes."""
+        self._max_header = max_header
         self._decoder: msgspec.msgpack.Decoder[M] = msgspec.msgpack.Decoder(union)
 
     def decode(self, frames: Sequence[Buffer]) -> M:
@@ -60,7 +64,7 @@ class Decoder(Generic[M]):
         if not 1 <= len(frames) <= 2:
             raise WireError(f"{len(frames)} frames; a message has 1 or 2")
         header = memoryview(frames[0])
-        if not 2 <= header.nbytes <= MAX_HEADER_BYTES:
+        if not 2 <= header.nbytes <= self._max_header:
             raise WireError(f"a header of {header.nbytes} bytes")
         if header[0] != VERSION:
             raise WireError(f"protocol version {header[0]}; this side speaks {VERSION}")
@@ -79,6 +83,6 @@ class Decoder(Generic[M]):
 
 
 from_client: Final[Decoder[FromClient]] = Decoder(FromClient)
-to_client: Final[Decoder[ToClient]] = Decoder(ToClient)
+to_client: Final[Decoder[ToClient]] = Decoder(ToClient, MAX_BROKER_HEADER_BYTES)
 from_replica: Final[Decoder[FromReplica]] = Decoder(FromReplica)
 to_replica: Final[Decoder[ToReplica]] = Decoder(ToReplica)

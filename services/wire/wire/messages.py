@@ -91,6 +91,12 @@ class Describe(Message, frozen=True):
     id: RequestId
 
 
+class Observe(Message, frozen=True):
+    """What is going on? Answered by a Status."""
+
+    id: RequestId
+
+
 # --- broker -> client -------------------------------------------------------------------------
 
 
@@ -159,6 +165,71 @@ class Catalogue(Message, frozen=True):
 
     id: RequestId
     models: tuple[Served, ...]
+
+
+class Distribution(msgspec.Struct, frozen=True, kw_only=True):
+    """How large something was, since the broker began. Two of them, one after the other, tell
+    what happened between."""
+
+    bounds: tuple[float, ...]
+    """Ascending; each belongs to the part that it ends."""
+    counts: tuple[Count, ...]
+    """How many there were in each part; one part more than bounds, for what is above them all."""
+    total: float
+    """The sum of all."""
+
+
+class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits for one model, and how it was served since the broker began."""
+
+    name: str
+    version: str
+    """The one that is in use; empty while no replica of it has been seen."""
+    queued: Count
+    """Requests that wait for a replica."""
+    queued_bytes: Count
+    oldest_ms: Millis
+    """How long the first of them has waited; 0 while none does."""
+    per_second: float | None
+    """How many requests it gets through when there are enough; None before that was seen."""
+    waited_ms: Distribution
+    """In the broker's queue."""
+    answered_ms: Distribution
+    """From a request's arrival at the broker to its result."""
+    batch_sizes: Distribution
+    """Of the batch that a request was in, for each request."""
+
+
+class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One replica that is alive."""
+
+    name: str
+    model: str
+    version: str
+    device: str
+    credit: Count
+    """How many requests it may hold."""
+    held: Count
+    leaving: bool
+    busy_ms: Millis | None
+    """How long its engine had been at its batch when it last spoke; None for an idle one."""
+    done: Count
+    """Requests that it has finished."""
+    batches: Millis
+    """In how many batches; a part of one while not all of it has been answered."""
+    worked_ms: Millis
+    """What its engine spent on them."""
+
+
+class Status(Message, frozen=True):
+    """The answer to Observe. All that counts upwards does so from the broker's start."""
+
+    id: RequestId
+    uptime_ms: Millis
+    counts: dict[str, int]
+    """How often what happened, by the broker's own names for it."""
+    models: tuple[ModelStatus, ...]
+    replicas: tuple[ReplicaStatus, ...]
 
 
 # --- replica -> broker ------------------------------------------------------------------------
@@ -249,8 +320,8 @@ class Lease(Message, frozen=True):
     """How many have it now, you among them."""
 
 
-FromClient = Request | Inquire | Cancel | Describe
-ToClient = Result | Failure | Unknown | Catalogue
+FromClient = Request | Inquire | Cancel | Describe | Observe
+ToClient = Result | Failure | Unknown | Catalogue | Status
 FromReplica = Ready | Alive | Done | Failed | Leave | Devices
 ToReplica = Work | Ping | Introduce | Release | Lease
 
