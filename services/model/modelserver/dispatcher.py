@@ -69,6 +69,7 @@ from wire import (
     ToClient,
     Unknown,
     Work,
+    traces,
 )
 from wire.messages import JOB_ID_MAX
 
@@ -468,7 +469,7 @@ class Dispatcher:
         """Replicas died of these pixels, so whoever waits with the same ones has no hope."""
         self.counts["poisoned"] += 1
         self._note(
-            f"request {job.request.id} (trace {job.request.trace!r}) is poisoned: "
+            f"request {job.request.id} ({traces(job.request)}) is poisoned: "
             f"{job.deaths} replicas died of it",
             alarming=True,
         )
@@ -541,6 +542,7 @@ class Dispatcher:
             top_k=job.request.top_k,
             encoding=job.request.encoding,
             trace=job.request.trace,
+            traceparent=job.request.traceparent,
         )
         self._actions.append(TellReplica(replica.identity, work, job.payload))
 

@@ -48,6 +48,7 @@ from wire import (
     Work,
     encode,
     to_replica,
+    traces,
 )
 from wire.keys import PeerKeys
 
@@ -178,7 +179,7 @@ class Replica:
         contract = self._bundle.contract
         if payload.nbytes != contract.nbytes:
             text = f"{payload.nbytes} bytes of pixels; the contract asks for {contract.nbytes}."
-            self._say(broker, Failed(job=work.job, code=FailureCode.BAD_PAYLOAD, message=text))
+            self._say(broker, _failed(work, FailureCode.BAD_PAYLOAD, text))
             return
         self._batcher.add(Item(work, self._picture(payload), now, deadline))
 
@@ -196,11 +197,10 @@ class Replica:
                 image, self._bundle.contract, timeout_s=max(0.001, deadline - began)
             )
         except ImageError as error:
-            code, text = FailureCode.BAD_PAYLOAD, f"{error.detail} {error.remedy}"
-            self._decoded.put(Failed(job=work.job, code=code, message=text))
+            text = f"{error.detail} {error.remedy}"
+            self._decoded.put(_failed(work, FailureCode.BAD_PAYLOAD, text))
         except Busy as error:
-            code, text = FailureCode.DEADLINE, str(error)
-            self._decoded.put(Failed(job=work.job, code=code, message=text))
+            self._decoded.put(_failed(work, FailureCode.DEADLINE, str(error)))
         else:
             now = time.monotonic()
             pixels = self._picture(prepared.pixels)
@@ -213,8 +213,7 @@ class Replica:
             batch = self._batcher.take(now)
             for item in batch.expired:
                 text = "The deadline passed before its turn came."
-                failed = Failed(job=item.work.job, code=FailureCode.DEADLINE, message=text)
-                self._say(broker, failed)
+                self._say(broker, _failed(item.work, FailureCode.DEADLINE, text))
             if batch.items:
                 self._engine.start_batch(batch.items, now)
         elif (self._engine.busy_seconds(now) or 0) * 1000 > self._config.execution_ms:
@@ -224,8 +223,7 @@ class Replica:
     def _answer(self, broker: zmq.Socket[bytes], outcome: Outcome) -> None:
         if outcome.probabilities is None:
             for item in outcome.items:
-                failed = Failed(job=item.work.job, code=FailureCode.ENGINE, message=outcome.error)
-                self._say(broker, failed)
+                self._say(broker, _failed(item.work, FailureCode.ENGINE, outcome.error))
             return
         inference_ms = (outcome.ended - outcome.began) * 1000
         for item, probabilities in zip(outcome.items, outcome.probabilities, strict=True):
@@ -240,6 +238,8 @@ class Replica:
                 batch_size=len(outcome.items),
                 timing=timing,
             )
+            if log.isEnabledFor(logging.DEBUG):
+                log.debug("job %d (%s) is done", item.work.job, traces(item.work))
             self._say(broker, done)
 
     def _top(
@@ -282,3 +282,8 @@ class Replica:
         except zmq.Again:
             # There is no broker. Whoever waits for this answer asks the next one again.
             log.debug("nobody to take %s", type(message).__name__)
+
+
+def _failed(work: Work, code: FailureCode, message: str) -> Failed:
+    log.info("job %d (%s) failed as %s: %s", work.job, traces(work), code, message)
+    return Failed(job=work.job, code=code, message=message)

@@ -137,6 +137,17 @@ def test_a_request_goes_to_a_replica_and_its_answer_back() -> None:
     assert answers(bench.wait(5)) == []
 
 
+def test_work_is_called_what_its_request_is() -> None:
+    bench = Bench()
+    bench.ready(credit=1)
+    names = {"trace": "t", "traceparent": "00-" + "a" * 32 + "-" + "b" * 16 + "-01"}
+    [action] = bench.ask(**names)
+    assert isinstance(action, TellReplica)
+    work = action.message
+    assert isinstance(work, wire.Work)
+    assert (work.trace, work.traceparent) == tuple(names.values())
+
+
 def test_a_request_waits_for_the_first_replica() -> None:
     bench = Bench()
     assert bench.ask() == []

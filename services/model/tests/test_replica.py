@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import zmq
+from msgspec.structs import replace
 from PIL import Image
 
 import wire
@@ -147,6 +148,17 @@ def test_work_past_its_deadline_is_not_computed(backend: Backend) -> None:
     failed = backend.hear(wire.Failed)
     assert isinstance(failed, wire.Failed)
     assert (failed.job, failed.code) == (2, FailureCode.DEADLINE)
+
+
+def test_a_failure_is_logged_under_the_names_of_its_request(
+    backend: Backend, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "Replica")
+    backend.start()
+    work = wire.Work(job=9, deadline_ms=5000, top_k=1, encoding="pixels", trace="t-1")
+    backend.say(replace(work, traceparent="00-a-b-01"), b"too short")
+    backend.hear(wire.Failed)
+    assert "job 9 (trace 't-1', traceparent '00-a-b-01') failed as bad_payload" in caplog.text
 
 
 def backend_idle(backend: Backend) -> bool:

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from msgspec import UNSET
 from msgspec.structs import replace
 from PIL import Image
+from services.web.tests.conftest import DEADLINE_MS
 from werkzeug.test import TestResponse
 
 from imaging import DecoderPool
@@ -94,6 +96,51 @@ def test_top_k_classes_are_given(http: FlaskClient, photo: bytes) -> None:
         assert len(answer["predictions"]) == top_k
 
 
+def test_what_is_asked_for_reaches_the_broker(
+    http: FlaskClient, fake: FakeModel, photo: bytes
+) -> None:
+    traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    headers = {"traceparent": traceparent}
+    http.post(f"{CLASSIFY}?priority=bulk&deadline_ms=1000", data=photo, headers=headers)
+    http.post(f"{CLASSIFY}?priority=interactive&deadline_ms=600000", data=photo)
+    bulk, plain = fake.requests
+    assert (bulk.priority, bulk.traceparent) == ("bulk", traceparent)
+    assert 500 < bulk.deadline_ms < 1000
+    assert (plain.priority, plain.traceparent) == ("interactive", UNSET)
+    assert 1000 < plain.deadline_ms < DEADLINE_MS
+
+
+def test_who_has_less_time_hears_sooner(http: FlaskClient, fake: FakeModel, photo: bytes) -> None:
+    fake.delay_s = 1.5
+    began = time.monotonic()
+    response = http.post(f"{CLASSIFY}?deadline_ms=400", data=photo)
+    assert time.monotonic() - began < 1.0
+    assert (response.status_code, kind_of(response)) == (504, "deadline-exceeded")
+
+
+@pytest.mark.parametrize(
+    ("given", "carried"),
+    [
+        ("cc-{trace}-{span}-09-what-will-be", "cc-{trace}-{span}-09"),
+        ("00-{trace}-{span}-01-more", UNSET),
+        ("cc-{trace}-{span}-01.more", UNSET),
+        ("ff-{trace}-{span}-01", UNSET),
+        ("00-{zeros}-{span}-01", UNSET),
+        ("00-{trace}-0000000000000000-01", UNSET),
+        ("00-{TRACE}-{span}-01", UNSET),
+        ("00-{trace}-{span}", UNSET),
+        ("nonsense", UNSET),
+    ],
+)
+def test_a_trace_is_carried_on_if_it_is_one(
+    http: FlaskClient, fake: FakeModel, photo: bytes, given: str, carried: Any
+) -> None:
+    parts = {"trace": "ab" * 16, "TRACE": "AB" * 16, "span": "cd" * 8, "zeros": "0" * 32}
+    http.post(CLASSIFY, data=photo, headers={"traceparent": given.format(**parts)})
+    [request] = fake.requests
+    assert request.traceparent == (carried.format(**parts) if carried else UNSET)
+
+
 def test_what_was_done_to_a_picture_is_said(http: FlaskClient) -> None:
     frames = [Image.new("L", (64, 64), shade) for shade in (0, 255)]
     gif = io.BytesIO()
@@ -138,6 +185,8 @@ REFUSALS: dict[str, tuple[Callable[[pytest.FixtureRequest], dict[str, Any]], int
     "top_k 0": (lambda _: {"query_string": "top_k=0"}, 400, "bad-request"),
     "top_k 101": (lambda _: {"query_string": "top_k=101"}, 400, "bad-request"),
     "top_k many": (lambda _: {"query_string": "top_k=many"}, 400, "bad-request"),
+    "deadline_ms 99": (lambda _: {"query_string": "deadline_ms=99"}, 400, "bad-request"),
+    "priority urgent": (lambda _: {"query_string": "priority=urgent"}, 400, "bad-request"),
     "long name of a model": (
         lambda r: {"query_string": "model=" + "x" * 65, "data": r.getfixturevalue("photo")},
         400,

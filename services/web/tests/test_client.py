@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from webapp import errors
@@ -30,6 +31,7 @@ def test_a_picture_gets_its_classes(client: ModelClient) -> None:
 def test_a_request_says_what_it_is_for(client: ModelClient, fake: FakeModel) -> None:
     client.classify(PIXELS, contract=CONTRACT, deadline=soon(3.0), top_k=7, trace="abc")
     [request] = fake.requests
+    assert (request.priority, request.traceparent) == ("interactive", UNSET)
     assert (request.model, request.digest) == (CONTRACT.model, CONTRACT.digest)
     assert (request.top_k, request.trace, request.encoding) == (7, "abc", "pixels")
     assert 2000 < request.deadline_ms < 3000

@@ -16,6 +16,7 @@ from webapp.presence import sender_left
 from webapp.uploads import picture_in_body
 from wire import Prediction, Served
 from wire.contract import Filter
+from wire.messages import Priority
 
 READY_S: Final = 1.0
 """How long the broker may take to say who is alive; probes give up soon after."""
@@ -36,6 +37,22 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
         int,
         msgspec.Meta(ge=1, le=100, description="A whole number from 1 to 100: so many classes."),
     ] = 5
+    deadline_ms: Annotated[
+        int,
+        msgspec.Meta(
+            ge=100,
+            le=600_000,
+            description="A whole number from 100 to 600000: so many milliseconds may pass from the "
+            "last byte of the upload to the answer. The service's own limit stays.",
+        ),
+    ] = 600_000
+    priority: Annotated[
+        Priority | msgspec.UnsetType,
+        msgspec.Meta(
+            description="Either interactive, which one picture is by itself, or bulk, which waits "
+            "for those."
+        ),
+    ] = msgspec.UNSET
 
 
 _FIELDS: Final = msgspec.structs.fields(Query)
@@ -107,8 +124,11 @@ def blueprint(classifier: Classifier, description: bytes) -> Blueprint:
             picture,
             model=query.model,
             top_k=query.top_k,
+            deadline_ms=query.deadline_ms,
+            priority="interactive" if query.priority is msgspec.UNSET else query.priority,
             began=g.began,
             trace=g.request_id,
+            traceparent=g.traceparent,
             left=sender_left(),
         )
         note_timing(classified.timing_ms)

@@ -20,6 +20,7 @@ from webapp.config import Config
 from webapp.errors import ModelError, Overloaded, StaleContract, Unavailable, UnknownModel
 from webapp.presence import Left, nobody_left
 from wire import Result, Served
+from wire.messages import Priority
 
 PREPARATIONS: Final = 3
 """Models are replaced one at a time: a contract that is outdated three times in a row means
@@ -73,13 +74,17 @@ class Classifier:
         began: float,
         model: str = "",
         top_k: int = 5,
+        deadline_ms: int = 600_000,
+        priority: Priority = "interactive",
         trace: str = "",
+        traceparent: str = "",
         preview: bool = False,
         left: Left = nobody_left,
     ) -> Classified:
         """The ``top_k`` classes of the picture in ``file``, by ``model`` or the default one.
 
-        The time there is counts from ``began``, of ``time.monotonic()``.
+        The time there is counts from ``began``, of ``time.monotonic()``: ``deadline_ms``, but never
+        more than the setting of that name.
 
         Raises:
             ImageError: The file is no picture that can be used.
@@ -88,7 +93,7 @@ class Classifier:
             SenderLeft: ``left`` said that nobody waits for it.
         """
         admit(file)
-        deadline = began + self._config.deadline_ms / 1000
+        deadline = began + min(self._config.deadline_ms, deadline_ms) / 1000
         if time.monotonic() >= deadline:
             raise Overloaded("It waited too long for its turn.")
         decode_s = 0.0
@@ -106,7 +111,9 @@ class Classifier:
                     contract=contract,
                     deadline=deadline,
                     top_k=top_k,
+                    priority=priority,
                     trace=trace,
+                    traceparent=traceparent,
                     left=left,
                 )
             except (StaleContract, UnknownModel) as error:

@@ -16,6 +16,7 @@ from typing import Final
 from uuid import uuid4
 
 import zmq
+from msgspec import UNSET
 from msgspec.structs import replace
 
 from webapp.errors import ProtocolError, SenderLeft, Unavailable, UnknownModel, from_failure
@@ -41,6 +42,7 @@ from wire import (
 )
 from wire.codec import Buffer
 from wire.keys import PeerKeys
+from wire.messages import Priority
 
 INQUIRE_S: Final = 0.5
 """Silence that is worth a question: many times what a healthy answer takes."""
@@ -74,7 +76,9 @@ class ModelClient:
         contract: Contract,
         deadline: float,
         top_k: int = 5,
+        priority: Priority = "interactive",
         trace: str = "",
+        traceparent: str = "",
         left: Left = nobody_left,
     ) -> Result:
         """The ``top_k`` (1 to 100) most probable classes of ``pixels``.
@@ -84,7 +88,9 @@ class ModelClient:
             contract: Decides about the model.
             deadline: A point of ``time.monotonic()``.
             top_k: How many classes to return.
+            priority: Whether somebody waits for it; `bulk` waits for whoever does.
             trace: The caller's name for this request in the logs of broker and replica.
+            traceparent: What a distributed trace calls it, if it is part of one.
             left: Whether the one who wants the answer has gone; it is then not waited for.
 
         Raises:
@@ -97,7 +103,9 @@ class ModelClient:
             digest=contract.digest,
             deadline_ms=_budget_ms(deadline),
             top_k=top_k,
+            priority=priority,
             trace=trace,
+            traceparent=traceparent or UNSET,
         )
         reply = self._ask(request, deadline, pixels, left=left)
         if isinstance(reply, Failure):

@@ -29,6 +29,10 @@ HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
 }
 
+_TRACEPARENT: Final = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+
 logger = logging.getLogger("webapp")
 
 
@@ -78,7 +82,17 @@ def install(app: Flask) -> None:
 def _open() -> None:
     g.began = arrived()
     given = request.headers.get("X-Request-Id", "")
+    g.traceparent = _valid_traceparent(request.headers.get("traceparent", ""))
     g.request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else uuid4().hex
+
+
+def _valid_traceparent(given: str) -> str:
+    """``given`` as it was, without what a version to come may add; nothing for an invalid one, as
+    W3C Trace Context asks for (3.2.2 and 4.3)."""
+    known, beyond = given[:55], given[55:]
+    if not _TRACEPARENT.fullmatch(known):
+        return ""
+    return "" if beyond and (known.startswith("00") or beyond[0] != "-") else known
 
 
 def _refuse(error: Exception) -> Response | HTTPException:

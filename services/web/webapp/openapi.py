@@ -191,7 +191,9 @@ def _parameters(query: type[msgspec.Struct]) -> Iterable[Document]:
             "name": field.name,
             "in": "query",
             "description": description,
-            "schema": schema | {"default": field.default},
+            "schema": schema
+            if field.default is msgspec.UNSET
+            else schema | {"default": field.default},
         }
 
 

@@ -30,6 +30,7 @@ def blueprint(classifier: Classifier, description: Document) -> Blueprint:
             top_k=SHOWN,
             began=g.began,
             trace=g.request_id,
+            traceparent=g.traceparent,
             preview=True,
             left=sender_left(),
         )

@@ -29,6 +29,8 @@ PREDICTION = wire.Prediction("tench", "n01440764", 0, 0.75)
 TIMING = wire.Timing(queue=1.5, decode=0.0, batch=0.25, inference=3.0)
 DISTRIBUTION = wire.Distribution(bounds=(1.0, 2.5), counts=(1, 0, 2), total=12.5)
 
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+
 EXAMPLES: dict[str, tuple[Decoder, wire.Message]] = {
     "request": (
         wire.from_client,
@@ -46,6 +48,10 @@ EXAMPLES: dict[str, tuple[Decoder, wire.Message]] = {
         wire.Request(
             id="r2", model="m", digest="", deadline_ms=1, encoding="image", priority="bulk"
         ),
+    ),
+    "request traced": (
+        wire.from_client,
+        wire.Request(id="r5", model="m", digest="d", deadline_ms=9, traceparent=TRACEPARENT),
     ),
     "inquire": (wire.from_client, wire.Inquire(id="r1")),
     "cancel": (wire.from_client, wire.Cancel(id="r1")),
@@ -133,6 +139,12 @@ EXAMPLES: dict[str, tuple[Decoder, wire.Message]] = {
     ),
     "lease": (wire.to_replica, wire.Lease(gpu="GPU-1", replicas=2)),
     "work": (wire.to_replica, wire.Work(job=7, deadline_ms=900, top_k=3, encoding="pixels")),
+    "work traced": (
+        wire.to_replica,
+        wire.Work(
+            job=7, deadline_ms=900, top_k=3, encoding="pixels", trace="a", traceparent=TRACEPARENT
+        ),
+    ),
     "ping": (wire.to_replica, wire.Ping()),
     "introduce": (wire.to_replica, wire.Introduce()),
     "release": (wire.to_replica, wire.Release()),
@@ -175,6 +187,19 @@ def test_a_field_of_a_later_release_is_ignored() -> None:
     assert wire.from_client.decode([frame]) == wire.Inquire(id="r1")
 
 
+def test_what_is_unset_is_not_sent() -> None:
+    traced, untraced = EXAMPLES["request traced"][1], EXAMPLES["request"][1]
+    assert b"traceparent" in wire.encode(traced)
+    assert b"traceparent" not in wire.encode(untraced)
+
+
+def test_a_log_names_a_request_as_its_sender_does() -> None:
+    work = EXAMPLES["work traced"][1]
+    assert isinstance(work, wire.Work)
+    assert wire.traces(work) == f"trace 'a', traceparent '{TRACEPARENT}'"
+    assert wire.traces(wire.Work(job=1, deadline_ms=1, top_k=1, encoding="image")) == "trace ''"
+
+
 REQUEST = wire.encode(EXAMPLES["request"][1])
 
 
@@ -213,6 +238,8 @@ def test_garbage_is_named(frames: list[bytes], words: str) -> None:
         ("model", ""),
         ("trace", "x" * 129),
         ("priority", 1),
+        ("traceparent", "x" * 56),
+        ("traceparent", None),
     ],
 )
 def test_values_out_of_bounds_are_garbage(field: str, value: object) -> None:

@@ -49,6 +49,7 @@ from wire.messages import (
     ToReplica,
     Unknown,
     Work,
+    traces,
 )
 
 __all__ = [
@@ -94,4 +95,5 @@ __all__ = [
     "from_replica",
     "to_client",
     "to_replica",
+    "traces",
 ]

@@ -28,6 +28,9 @@ Gpu = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 Encoding = Literal["pixels", "image"]
 """What the payload is: pixels made for the contract, or an image file as it was uploaded."""
 Priority = Literal["interactive", "bulk"]
+Traceparent = Annotated[str, msgspec.Meta(max_length=55)] | msgspec.UnsetType
+"""What a distributed trace calls the request (W3C Trace Context, 3.2). Unset it takes no bytes, so
+that a message without one is what it was before there were any."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag=str.lower):
@@ -71,6 +74,7 @@ class Request(Message, frozen=True):
     priority: Priority = "interactive"
     trace: Annotated[str, msgspec.Meta(max_length=128)] = ""
     """The sender's own name for this request, for the logs of everyone it passes."""
+    traceparent: Traceparent = msgspec.UNSET
 
 
 class Inquire(Message, frozen=True):
@@ -298,6 +302,7 @@ class Work(Message, frozen=True):
     top_k: Annotated[int, msgspec.Meta(ge=1, le=100)]
     encoding: Encoding
     trace: str = ""
+    traceparent: Traceparent = msgspec.UNSET
 
 
 class Ping(Message, frozen=True):
@@ -327,3 +332,11 @@ ToReplica = Work | Ping | Introduce | Release | Lease
 
 WITH_PAYLOAD: Final = (Request, Work)
 """The messages that a payload frame follows; after any other it is garbage."""
+
+
+def traces(message: Request | Work) -> str:
+    """What its sender calls the request, for a line of a log."""
+    named = f"trace {message.trace!r}"
+    if message.traceparent is not msgspec.UNSET:
+        named += f", traceparent {message.traceparent!r}"
+    return named
