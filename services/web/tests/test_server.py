@@ -136,6 +136,28 @@ def answer_on(connection: socket.socket) -> bytes:
     return bytes(received)
 
 
+def test_a_reader_who_does_not_read_keeps_no_thread_and_gets_it_all_later(
+    fake: FakeModel, until: Until, photo: bytes
+) -> None:
+    asked = 400
+    with serving(fake.endpoint, until, WEB_THREADS="1") as server:
+        there = ("127.0.0.1", server.port)
+        with socket.socket() as lazy:
+            lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            lazy.settimeout(10)
+            lazy.connect(there)
+            # More than the buffers of both ends take.
+            lazy.sendall(asked * b"GET /api/openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+            # The thread takes turns: by then it has come to all of these.
+            for _ in range(asked):
+                assert server.request("GET", "/healthz")[0] == 200
+            assert server.request("POST", "/api/v1/classify", photo)[0] == 200
+            lazy.shutdown(socket.SHUT_WR)
+            answers = answer_on(lazy)
+        assert answers.count(b"HTTP/1.1 200 OK\r\n") == asked
+        assert answers.endswith(b"}")
+
+
 def test_an_upload_in_single_bytes_is_an_upload(server: Server, photo: bytes) -> None:
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

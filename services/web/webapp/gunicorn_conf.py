@@ -85,6 +85,8 @@ limit_request_field_size = MAX_HEAD_BYTES
 limit_request_fields = 32768
 # Heartbeats touch a file; on a disk that is busy or read-only they would stop.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
+# It would send past what looks after slow readers.
+sendfile = False
 # The control socket wants a writable home, which a container with a read-only root lacks.
 control_socket_disable = True
 

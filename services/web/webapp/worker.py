@@ -6,24 +6,25 @@ service. Here the main loop collects requests, for next to nothing each, and a t
 the last byte has come.
 
 The life of a connection: it *arrives*, until `Framing` says that a request is complete; it waits
-in line, as `Turns` decides; a thread answers it; then it *idles* until the next request, or
-*departs*: what its sender still sends is read and thrown away for a moment, since a server that
-closes a connection with unread bytes resets it, and the sender never sees the answer.
+in line, as `Turns` decides; a thread answers it; what its reader was too slow for is *delivered*
+by the main loop; then it *idles* until the next request, or *departs*: what its sender still sends
+is read and thrown away for a moment, since a server that closes a connection with unread bytes
+resets it, and the sender never sees the answer.
 
 Rules:
 - Only the main loop touches what is not in a thread's hands; `Turns` and all states are its.
+- A thread waits for no reader either: what cannot be sent at once stays in the `Outlet`.
 - Whoever sends too slowly, too much, or too many at a time is told so, without a thread.
 - gunicorn parses, calls the application and answers; it reads from memory instead of a socket.
 """
 
 import socket
-import struct
 import time
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
-from selectors import EVENT_READ
+from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any, ClassVar, Final
 from uuid import uuid4
 
@@ -35,27 +36,29 @@ from webapp.config import Config
 from webapp.envelope import HEADERS, problem
 from webapp.errors import HeadTooLong, NoRoom, TooManyAtOnce, TooSlow, WebError
 from webapp.framing import Framing
+from webapp.outlet import Outlet
 from webapp.presence import ARRIVED
 from webapp.turns import Turns, client_of
 
 RECEIVE_BYTES: Final = 256 * 1024
 PATIENCE_S: Final = 10.0
-"""A sender has so long to begin, and each further such while has to bring some progress."""
+"""A sender has so long to begin, and each further such while has to bring some progress; so has a
+reader of what was left of an answer."""
 SLOWEST_BYTES_S: Final = 1024
 """The slowest mobile networks still in use carry several times as much."""
 DEPARTURE_S: Final = 5.0
 DEPARTURE_BYTES: Final = 64 * 1024 * 1024
 STOP_LINGER_S: Final = 2.0
 """A stopping worker waits so long for a request of which not a byte has arrived."""
-SEND_S: Final = 10
-"""Answers are small and fit into the system's buffers; a thread waits for nobody who takes less."""
 SWEEP_S: Final = 0.5
 
 
 class Connection(TConn):  # type: ignore[misc]
     """A connection, and as much of a request as has arrived on it."""
 
-    def __init__(self, cfg: Any, sock: socket.socket, address: Any, server: Any) -> None:
+    sock: Outlet
+
+    def __init__(self, cfg: Any, sock: Outlet, address: Any, server: Any) -> None:
         super().__init__(cfg, sock, address, server)
         self.initialized = True  # There is no TLS here, and the parser is made anew every time.
         self.who: Final = client_of(address)
@@ -63,6 +66,8 @@ class Connection(TConn):  # type: ignore[misc]
         """The bytes that `Turns` counts for it."""
         self.answered = False
         """It has been of use once."""
+        self.stays = False
+        """Another request may follow when the answer is delivered."""
         self.discarded = 0
         self.leave_by = 0.0
 
@@ -80,6 +85,18 @@ class Connection(TConn):  # type: ignore[misc]
             return False
         progress = len(self.framing.data) - self._judged_bytes
         self._judged, self._judged_bytes = now, len(self.framing.data)
+        return progress < SLOWEST_BYTES_S * PATIENCE_S
+
+    def begin_delivery(self, now: float) -> None:
+        """Its answer is written, and not all of it is sent."""
+        self._judged, self._judged_bytes = now, len(self.sock.unsent)
+
+    def reads_too_slowly(self, now: float) -> bool:
+        """Whether the reader of what is being delivered has used up our patience."""
+        if now - self._judged < PATIENCE_S:
+            return False
+        progress = self._judged_bytes - len(self.sock.unsent)
+        self.begin_delivery(now)
         return progress < SLOWEST_BYTES_S * PATIENCE_S
 
     def recv(self, size: int) -> bytes:
@@ -103,6 +120,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             bytes_all=self.config.buffer_bytes,
         )
         self._arriving: set[Connection] = set()
+        self._delivering: set[Connection] = set()
         self._departing: set[Connection] = set()
         self._busy_threads = 0
         self._next_sweep = 0.0
@@ -116,6 +134,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             sock, address = listener.accept()
         except (BlockingIOError, ConnectionAbortedError):
             return
+        sock = Outlet(sock)
         connection = Connection(self.cfg, sock, address, listener.getsockname())
         if not self._turns.enter(connection.who):
             # Without a farewell: whoever opens too many connections does not care for one.
@@ -123,7 +142,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             close(sock)
             return
         self.nr_conns += 1
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", SEND_S, 0))
         self._await_request(connection, b"")
 
     def _await_request(self, connection: Connection, early: bytes) -> None:
@@ -179,7 +197,42 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         """A thread is through with a request."""
         self._busy_threads -= 1
         connection.sock.setblocking(False)
-        if not answering.cancelled() and answering.result():
+        connection.stays = not answering.cancelled() and answering.result()
+        if connection.sock.unsent:
+            self._deliver(connection)
+        else:
+            self._move_on(connection)
+        self._hand_out()
+
+    def _deliver(self, connection: Connection) -> None:
+        framing = connection.framing
+        del framing.data[: framing.end]
+        framing.end = 0
+        keep = len(framing.data)
+        self._release(connection, keep=keep)
+        if not self._turns.hold(connection.who, len(connection.sock.unsent)):
+            self._close(connection)
+            return
+        connection.held += len(connection.sock.unsent)
+        connection.begin_delivery(time.monotonic())
+        self._delivering.add(connection)
+        self.poller.register(connection.sock, EVENT_WRITE, partial(self._flush, connection))
+
+    def _flush(self, connection: Connection, sock: Outlet) -> None:
+        try:
+            sock.flush()
+        except OSError:
+            self._delivering.remove(connection)
+            self._close(connection)
+            return
+        if not sock.unsent:
+            self._delivering.remove(connection)
+            self.poller.unregister(sock)
+            self._move_on(connection)
+
+    def _move_on(self, connection: Connection) -> None:
+        """Its answer is out."""
+        if connection.stays:
             connection.answered = True
             framing = connection.framing
             early = bytes(framing.data[framing.end :])
@@ -187,7 +240,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._await_request(connection, early)
         else:
             self._depart(connection)
-        self._hand_out()
 
     def murder_pending(self) -> None:
         """Called by gunicorn whenever something has happened, and once a second."""
@@ -205,6 +257,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             elif too_slow or (self._stop_at is not None and now >= self._stop_at):
                 self._arriving.remove(connection)
                 self._close(connection)
+        for connection in [c for c in self._delivering if c.reads_too_slowly(now)]:
+            self._delivering.remove(connection)
+            self._close(connection)
         for connection in [c for c in self._departing if now >= c.leave_by]:
             self._departing.remove(connection)
             self._close(connection)
