@@ -23,6 +23,7 @@ import msgspec
 from wire import Contract
 
 _LENGTHS: Final = struct.Struct("!II")
+_TIMEVAL: Final = struct.Struct("@ll")
 
 
 class Job(msgspec.Struct, frozen=True):
@@ -60,10 +61,18 @@ def send(sock: socket.socket, head: bytes, *body: bytes, deadline: float | None 
         TimeoutError: The other side did not take it in time.
         OSError: The other side is gone.
     """
-    _limit(sock, deadline)
-    sock.sendall(_LENGTHS.pack(len(head), sum(map(len, body))) + head)
-    for part in body:
-        sock.sendall(part)
+    lengths = _LENGTHS.pack(len(head), sum(map(len, body)))
+    parts = [memoryview(part) for part in (lengths + head, *body) if part]
+    while parts:
+        _limit(sock, socket.SO_SNDTIMEO, deadline)
+        try:
+            sent = sock.sendmsg(parts)
+        except BlockingIOError:
+            continue
+        while parts and sent >= len(parts[0]):
+            sent -= len(parts.pop(0))
+        if parts:
+            parts[0] = parts[0][sent:]
 
 
 def receive(sock: socket.socket, deadline: float | None = None) -> tuple[bytes, bytes]:
@@ -78,22 +87,33 @@ def receive(sock: socket.socket, deadline: float | None = None) -> tuple[bytes, 
 
 
 def _read(sock: socket.socket, size: int, deadline: float | None) -> bytes:
-    parts = []
+    parts: list[bytes] = []
     while size:
-        _limit(sock, deadline)
-        # All in one piece from a socket without a time limit, else what is there.
-        part = sock.recv(size, socket.MSG_WAITALL)
+        _limit(sock, socket.SO_RCVTIMEO, deadline)
+        try:
+            part = sock.recv(size, socket.MSG_WAITALL)
+        except BlockingIOError:
+            continue
         if not part:
             raise EOFError
-        parts.append(part)
         size -= len(part)
+        if not (size or parts):
+            return part
+        parts.append(part)
     return b"".join(parts)
 
 
-def _limit(sock: socket.socket, deadline: float | None) -> None:
+def _limit(sock: socket.socket, which: int, deadline: float | None) -> None:
+    """The next call ends at ``deadline``, with what it has done by then.
+
+    The system's own limit, because Python's makes the socket non-blocking: each call becomes two,
+    and a message that arrives in pieces wakes its reader for each of them.
+    """
     if deadline is None:
         return
     left = deadline - time.monotonic()
     if left <= 0:
         raise TimeoutError
-    sock.settimeout(left)
+    # Zero would mean no limit.
+    seconds, fraction = divmod(max(left, 1e-6), 1)
+    sock.setsockopt(socket.SOL_SOCKET, which, _TIMEVAL.pack(int(seconds), int(fraction * 1e6)))

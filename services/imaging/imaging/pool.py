@@ -127,6 +127,10 @@ class DecoderPool:
             raise Busy(_TOO_LATE)
         try:
             answer, body = child.ask(channel.Job(contract, preview, limit_s), data)
+        except Lost:
+            self._discard(child)
+            left_s = None if timeout_s is None else deadline - time.monotonic()
+            return self.prepare(data, contract, preview=preview, timeout_s=left_s)
         except TimeoutError:
             self._discard(child)
             if limit_s < self._timeout_s:
@@ -166,9 +170,6 @@ class DecoderPool:
     def _take(self, deadline: float) -> "_Child":
         """A child for the calling thread alone, alive and ready for a job."""
         child = self._next(deadline)
-        while child.lost:
-            self._discard(child)
-            child = self._next(deadline)
         try:
             child.wait_ready(deadline)
         except TimeoutError:
@@ -232,6 +233,10 @@ class DecoderPool:
         return Damaged("This picture makes its decoder crash.", errors.SAVE_AGAIN)
 
 
+class Lost(Exception):
+    """A child is gone, and nobody knows since when."""
+
+
 class _Child:
     """The pool's end of one decoder process."""
 
@@ -244,20 +249,23 @@ class _Child:
     def pid(self) -> int:
         return self._process.pid
 
-    @property
-    def lost(self) -> bool:
-        """Whether it died between two pictures, for which neither is to blame."""
-        return self._ready and self._process.poll() is not None
-
     def wait_ready(self, deadline: float) -> None:
         if not self._ready:
             channel.receive(self._sock, deadline)
             self._ready = True
 
     def ask(self, job: channel.Job, data: bytes) -> tuple[channel.Done | channel.Refused, bytes]:
-        """The child's answer, within the job's own limit or TimeoutError."""
+        """The child's answer, within the job's own limit or TimeoutError.
+
+        Raises:
+            Lost: It died between two pictures, for which neither is to blame.
+            EOFError, OSError: It died of this one.
+        """
         deadline = time.monotonic() + job.limit_s
-        channel.send(self._sock, _pack(job), data, deadline=deadline)
+        try:
+            channel.send(self._sock, _pack(job), data, deadline=deadline)
+        except ConnectionError:
+            raise Lost from None
         head, body = channel.receive(self._sock, deadline)
         return _unpack(head), body
 
