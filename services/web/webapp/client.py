@@ -13,13 +13,13 @@ import time
 from contextlib import suppress
 from math import ceil
 from typing import Final
-from uuid import uuid4
 
 import zmq
 from msgspec import UNSET
 from msgspec.structs import replace
 
 from webapp.errors import ProtocolError, SenderLeft, Unavailable, UnknownModel, from_failure
+from webapp.ids import new_id
 from webapp.presence import Left, nobody_left
 from webapp.sockets import Closed, Dealer, SocketPool
 from wire import (
@@ -98,7 +98,7 @@ class ModelClient:
             ModelError: One of its subclasses, by what can be done about it.
         """
         request = Request(
-            id=uuid4().hex,
+            id=new_id(),
             model=contract.model,
             digest=contract.digest,
             deadline_ms=_budget_ms(deadline),
@@ -120,7 +120,7 @@ class ModelClient:
         Raises:
             Unavailable: The broker did not answer by ``deadline``, of ``time.monotonic()``.
         """
-        reply = self._ask(Describe(id=uuid4().hex), deadline)
+        reply = self._ask(Describe(id=new_id()), deadline)
         if not isinstance(reply, Catalogue):
             raise ProtocolError(f"The broker described itself by a {type(reply).__name__}.")
         return reply
@@ -131,7 +131,7 @@ class ModelClient:
         Raises:
             Unavailable: The broker did not answer by ``deadline``, of ``time.monotonic()``.
         """
-        reply = self._ask(Observe(id=uuid4().hex), deadline)
+        reply = self._ask(Observe(id=new_id()), deadline)
         if not isinstance(reply, Status):
             raise ProtocolError(f"The broker told its status by a {type(reply).__name__}.")
         return reply
@@ -199,9 +199,9 @@ class ModelClient:
         next_nudge = now + INQUIRE_S
         while now < deadline and not self._sockets.closing.is_set():
             pause = min(deadline - now, next_nudge - now, PEEK_S)
-            if dealer.poll(max(1, ceil(pause * 1000))):
+            if frames := _next_message(dealer, max(1, ceil(pause * 1000))):
                 next_nudge = time.monotonic() + INQUIRE_S
-                reply = _received(dealer)
+                reply = _understood(frames)
                 if reply is None or reply.id != question.id:
                     self.dropped += 1
                 elif not isinstance(reply, Unknown):
@@ -231,10 +231,18 @@ def _send(dealer: Dealer, message: FromClient, *payload: Buffer) -> None:
         dealer.send_multipart((encode(message), *payload), zmq.DONTWAIT)
 
 
-def _received(dealer: Dealer) -> ToClient | None:
-    """The message that is waiting, None if it is not one of ours."""
+def _next_message(dealer: Dealer, patience_ms: int) -> list[bytes] | None:
+    # One call, where a poller would have to be made for each.
+    dealer.rcvtimeo = patience_ms
+    with suppress(zmq.Again):
+        return dealer.recv_multipart()
+    return None
+
+
+def _understood(frames: list[bytes]) -> ToClient | None:
+    """The message in ``frames``, None if it is not one of ours."""
     try:
-        return to_client.decode(dealer.recv_multipart())
+        return to_client.decode(frames)
     except WireError as error:
         logger.warning("the broker sent garbage: %s", error)
         return None

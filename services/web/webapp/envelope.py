@@ -11,7 +11,6 @@ import logging
 import re
 import time
 from typing import Final
-from uuid import uuid4
 
 import msgspec
 from flask import Flask, Response, g, render_template, request
@@ -20,6 +19,7 @@ from werkzeug.exceptions import HTTPException
 
 from webapp.classifier import TimingMs
 from webapp.errors import Unauthorised, WebError, from_exception
+from webapp.ids import new_id
 from webapp.presence import arrived
 
 HEADERS: Final = {
@@ -83,7 +83,7 @@ def _open() -> None:
     g.began = arrived()
     given = request.headers.get("X-Request-Id", "")
     g.traceparent = _valid_traceparent(request.headers.get("traceparent", ""))
-    g.request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else uuid4().hex
+    g.request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else new_id()
 
 
 def _valid_traceparent(given: str) -> str:
@@ -128,7 +128,7 @@ def _page(error: WebError) -> Response:
 
 
 def _seal(response: Response) -> Response:
-    response.headers.update(HEADERS)
+    response.headers.extend(HEADERS)
     response.headers["X-Request-Id"] = g.request_id
     timing_ms = g.get("timing_ms", {}) | {"total": (time.monotonic() - g.began) * 1000}
     response.headers["Server-Timing"] = ", ".join(

@@ -5,6 +5,8 @@ its answer is through with it, however slowly its reader reads. Whoever looks af
 then has the rest `flush`-ed as the reader makes room.
 
 Rules:
+- Nothing ever waits, whatever `setblocking` is told: each such word would be a call to the system.
+- The head of an answer leaves together with the first of its body: one call, one packet.
 - One owner at a time: the thread that writes an answer, then the loop that delivers the rest.
 - The rest is bounded: an answer that is longer than anything we say ends its connection.
 """
@@ -23,8 +25,17 @@ class Outlet(socket.socket):
 
     def __init__(self, accepted: socket.socket) -> None:
         super().__init__(accepted.family, accepted.type, accepted.proto, fileno=accepted.detach())
+        super().setblocking(False)
         self.unsent = bytearray()
         """What the system has had no room for yet."""
+        self._head_is_next = False
+
+    def setblocking(self, _flag: bool) -> None:
+        """No."""
+
+    def begin(self) -> None:
+        """What is sent next is a head, and its body will follow, or a `flush`."""
+        self._head_is_next = True
 
     def sendall(self, data: Any, flags: int = 0) -> None:
         """Sends what can be sent now, and keeps the rest.
@@ -32,7 +43,10 @@ class Outlet(socket.socket):
         Raises:
             OSError: The reader is gone, or has read nearly nothing of a very long answer.
         """
-        if self.unsent:
+        if self._head_is_next:
+            self._head_is_next = False
+            self.unsent += data
+        elif self.unsent:
             self.unsent += data
             self.flush()
         else:
@@ -47,10 +61,11 @@ class Outlet(socket.socket):
         Raises:
             OSError: The reader is gone.
         """
-        del self.unsent[: self._send(self.unsent)]
+        if self.unsent:
+            del self.unsent[: self._send(self.unsent)]
 
     def _send(self, data: Any, flags: int = 0) -> int:
         try:
-            return self.send(data, flags | socket.MSG_DONTWAIT)
+            return self.send(data, flags)
         except BlockingIOError:
             return 0

@@ -26,7 +26,6 @@ from http import HTTPStatus
 from io import BytesIO
 from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any, ClassVar, Final
-from uuid import uuid4
 
 from gunicorn.http import get_parser
 from gunicorn.util import close
@@ -36,8 +35,10 @@ from webapp.config import Config
 from webapp.envelope import HEADERS, problem
 from webapp.errors import HeadTooLong, NoRoom, TooManyAtOnce, TooSlow, WebError
 from webapp.framing import Framing
+from webapp.ids import new_id
 from webapp.outlet import Outlet
 from webapp.presence import ARRIVED
+from webapp.threads import Threads
 from webapp.turns import Turns, client_of
 
 RECEIVE_BYTES: Final = 256 * 1024
@@ -51,6 +52,8 @@ DEPARTURE_BYTES: Final = 64 * 1024 * 1024
 STOP_LINGER_S: Final = 2.0
 """A stopping worker waits so long for a request of which not a byte has arrived."""
 SWEEP_S: Final = 0.5
+NOTICE_S: Final = 1.0
+"""gunicorn ends a worker that has given no sign of life for half a minute."""
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -124,6 +127,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._departing: set[Connection] = set()
         self._busy_threads = 0
         self._next_sweep = 0.0
+        self._next_notice = 0.0
         self._stop_at: float | None = None
 
     # --- in the main loop ---------------------------------------------------------------------
@@ -188,16 +192,27 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._turns.line_up(connection.who, connection)
         self._hand_out()
 
+    def get_thread_pool(self) -> Threads[Connection]:
+        """Called by gunicorn, which ends what it gets."""
+        self._threads = Threads(self._answer)
+        return self._threads
+
+    def notify(self) -> None:
+        """Called by gunicorn whenever something has happened: it lives. Once a second will do."""
+        now = time.monotonic()
+        if now >= self._next_notice:
+            self._next_notice = now + NOTICE_S
+            super().notify()
+
     def _hand_out(self) -> None:
         while self._busy_threads < self.cfg.threads and (connection := self._turns.next()):
             self._busy_threads += 1
-            self.enqueue_req(connection)
+            self._threads.give(connection, busy=self._busy_threads)
 
-    def finish_request(self, connection: Connection, answering: Any) -> None:
+    def finish_request(self, connection: Connection, stays: bool) -> None:
         """A thread is through with a request."""
         self._busy_threads -= 1
-        connection.sock.setblocking(False)
-        connection.stays = not answering.cancelled() and answering.result()
+        connection.stays = stays
         if connection.sock.unsent:
             self._deliver(connection)
         else:
@@ -311,6 +326,13 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
     # --- in a thread --------------------------------------------------------------------------
 
+    def _answer(self, connection: Connection) -> None:
+        stays = False
+        try:
+            stays = self.handle(connection)
+        finally:
+            self.method_queue.defer(self.finish_request, connection, stays)
+
     def handle(self, connection: Connection) -> bool:
         """Answers a request; whether another may follow it."""
         ARRIVED.set(connection.arrived)
@@ -324,7 +346,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         if body := connection.framing.body:
             # gunicorn's own way to the body copies it several times, piece by piece.
             req.body = BytesIO(body)
+        connection.sock.begin()
         answered: bool = super().handle_request(req, connection)
+        connection.sock.flush()
         return answered
 
     def _keepalive_after(self, connection: Connection, keepalive: bool) -> bool:
@@ -332,7 +356,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
 
 
 def _tell(connection: Connection, error: WebError) -> None:
-    request_id = uuid4().hex
+    request_id = new_id()
     body = problem(error, request_id)
     head = [
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}",
