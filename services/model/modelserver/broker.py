@@ -16,7 +16,7 @@ from typing import Final
 
 import zmq
 
-from modelserver import journal
+from modelserver import inbox, journal
 from modelserver.config import BrokerConfig
 from modelserver.dispatcher import Dispatcher, Limits
 from modelserver.doorman import Doorman
@@ -159,11 +159,7 @@ class Broker:
     # --- in -----------------------------------------------------------------------------------
 
     def _read(self, socket: Socket, understand: Callable[[bytes, list[zmq.Frame]], Event]) -> None:
-        for _ in range(BURST):
-            try:
-                identity, *frames = socket.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return
+        for identity, *frames in inbox.arrived(socket, BURST):
             try:
                 self._events.append(understand(identity.bytes, frames))
             except WireError as error:

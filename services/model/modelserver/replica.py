@@ -23,7 +23,7 @@ import numpy as np
 import zmq
 
 from imaging import Busy, DecoderPool, ImageError
-from modelserver import backend, health
+from modelserver import backend, health, inbox
 from modelserver.batcher import Batcher, Item
 from modelserver.bundle import Bundle
 from modelserver.config import ReplicaConfig
@@ -59,6 +59,8 @@ SILENCE_S: Final = 1.5
 POLL_MS: Final = 100
 BATCHES_OF_CREDIT: Final = 2
 """One batch in the engine and one at hand, so that the engine never waits for the network."""
+BURST: Final = 64
+"""Messages read before the engine is looked after again."""
 HANG_STATUS: Final = 70
 """Exit status of a replica whose engine hangs (EX_SOFTWARE)."""
 
@@ -126,17 +128,20 @@ class Replica:
         for source in (broker, self._outcomes.fileno(), self._decoded.fileno()):
             poller.register(source, zmq.POLLIN)
         while not self._released:
-            poller.poll(POLL_MS)
-            for outcome in self._outcomes.take():
-                self._engine.finished()
-                self._answer(broker, outcome)
-            for decoded in self._decoded.take():
-                self._in_decoder -= 1
-                if isinstance(decoded, Item):
-                    self._batcher.add(decoded)
-                else:
-                    self._say(broker, decoded)
-            self._hear(broker)
+            readable = dict(poller.poll(POLL_MS))
+            if self._outcomes.fileno() in readable:
+                for outcome in self._outcomes.take():
+                    self._engine.finished()
+                    self._answer(broker, outcome)
+            if self._decoded.fileno() in readable:
+                for decoded in self._decoded.take():
+                    self._in_decoder -= 1
+                    if isinstance(decoded, Item):
+                        self._batcher.add(decoded)
+                    else:
+                        self._say(broker, decoded)
+            if broker in readable:
+                self._hear(broker)
             now = time.monotonic()
             self._feed_engine(broker, now)
             self._keep_in_touch(broker, now)
@@ -144,11 +149,7 @@ class Replica:
     # --- what the broker says -----------------------------------------------------------------
 
     def _hear(self, broker: zmq.Socket[bytes]) -> None:
-        while True:
-            try:
-                frames = broker.recv_multipart(zmq.DONTWAIT, copy=False)
-            except zmq.Again:
-                return
+        for frames in inbox.arrived(broker, BURST):
             try:
                 message = to_replica.decode([frame.buffer for frame in frames])
             except WireError as error:
