@@ -3,11 +3,13 @@
 Rules:
 - When the engine is free it takes what is there, up to ``max_batch``: one alone never waits
   for company, and a crowd is a batch by itself.
+- An engine that is free for several batches gets the crowd in equal parts.
 - First come, first served. What is past its deadline is not computed.
 """
 
 from collections import deque
 from dataclasses import dataclass
+from math import ceil
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,10 +51,12 @@ class Batcher:
         """Put an item behind the others."""
         self._items.append(item)
 
-    def take(self, now: float) -> Batch:
-        """The next batch at ``now``, at most ``max_batch`` items; both lists may be empty."""
+    def take(self, now: float, parts: int = 1) -> Batch:
+        """The next of ``parts`` batches at ``now``, at most ``max_batch`` items; both lists may be
+        empty."""
         batch = Batch([], [])
-        while self._items and len(batch.items) < self._max_batch:
+        most = min(self._max_batch, ceil(len(self._items) / parts))
+        while self._items and len(batch.items) < most:
             item = self._items.popleft()
             (batch.items if now < item.deadline else batch.expired).append(item)
         return batch

@@ -313,7 +313,15 @@ class Dispatcher:
         else:
             if known is not None:
                 self._lose([known], f"it serves {contract.model} {contract.version} now", now)
-            replica = Replica(identity, ready.replica, contract, ready.credit, ready.device, now)
+            replica = Replica(
+                identity=identity,
+                name=ready.replica,
+                contract=contract,
+                credit=ready.credit,
+                device=ready.device,
+                parallel=ready.parallel,
+                heard=now,
+            )
             adopts = model.adopts(contract)
             self._replicas[identity] = model.replicas[identity] = replica
             model.changed()

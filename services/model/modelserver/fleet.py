@@ -34,6 +34,7 @@ class Replica:
     contract: Contract
     credit: int
     device: str
+    parallel: int
     heard: float
     """When it last said anything."""
     busy_ms: float | None = None
@@ -60,7 +61,8 @@ class Replica:
         self.batches += 1 / batch_size
         self.worked_ms += inference_ms / batch_size
         share = max(PACE_SHARE, 1 / self.done)
-        self.pace += share * (inference_ms / 1000 / batch_size - self.pace)
+        seconds = inference_ms / 1000 / batch_size / self.parallel
+        self.pace += share * (seconds - self.pace)
 
     @property
     def free(self) -> bool:

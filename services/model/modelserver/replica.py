@@ -27,7 +27,7 @@ from modelserver import backend, health, inbox
 from modelserver.batcher import Batcher, Item
 from modelserver.bundle import Bundle
 from modelserver.config import ReplicaConfig
-from modelserver.engine_thread import EngineThread, Outcome
+from modelserver.engine_threads import EngineThreads, Outcome
 from modelserver.engines import Engine
 from modelserver.mailbox import Mailbox
 from wire import (
@@ -57,8 +57,8 @@ log = logging.getLogger("Replica")
 SILENCE_S: Final = 1.5
 """Six pings of the broker."""
 POLL_MS: Final = 100
-BATCHES_OF_CREDIT: Final = 2
-"""One batch in the engine and one at hand, so that the engine never waits for the network."""
+BATCHES_AT_HAND: Final = 1
+"""Besides those in the engine, so that it never waits for the network."""
 BURST: Final = 64
 """Messages read before the engine is looked after again."""
 HANG_STATUS: Final = 70
@@ -82,9 +82,10 @@ class Replica:
         self._bundle = bundle
         self._device = engine.device
         self._batcher = Batcher(engine.max_batch)
-        self._credit = BATCHES_OF_CREDIT * engine.max_batch
+        self._parallel = engine.parallel
+        self._credit = (engine.parallel + BATCHES_AT_HAND) * engine.max_batch
         self._outcomes: Mailbox[Outcome] = Mailbox()
-        self._engine = EngineThread(engine, self._outcomes)
+        self._engine = EngineThreads(engine, self._outcomes)
         self._decoded: Mailbox[Item | Failed] = Mailbox()
         self._decoders = DecoderPool(1)
         self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -131,7 +132,7 @@ class Replica:
             readable = dict(poller.poll(POLL_MS))
             if self._outcomes.fileno() in readable:
                 for outcome in self._outcomes.take():
-                    self._engine.finished()
+                    self._engine.finished(outcome)
                     self._answer(broker, outcome)
             if self._decoded.fileno() in readable:
                 for decoded in self._decoded.take():
@@ -210,14 +211,14 @@ class Replica:
     # --- what the engine does -----------------------------------------------------------------
 
     def _feed_engine(self, broker: zmq.Socket[bytes], now: float) -> None:
-        if not self._engine.busy:
-            batch = self._batcher.take(now)
+        while self._batcher and self._engine.free:
+            batch = self._batcher.take(now, self._engine.free)
             for item in batch.expired:
                 text = "The deadline passed before its turn came."
                 self._say(broker, _failed(item.work, FailureCode.DEADLINE, text))
             if batch.items:
                 self._engine.start_batch(batch.items, now)
-        elif (self._engine.busy_seconds(now) or 0) * 1000 > self._config.execution_ms:
+        if (self._engine.busy_seconds(now) or 0) * 1000 > self._config.execution_ms:
             log.critical("the engine hangs; this replica ends to be started anew")
             os._exit(HANG_STATUS)
 
@@ -273,6 +274,7 @@ class Replica:
                 contract=self._bundle.contract,
                 credit=self._credit,
                 device=self._device,
+                parallel=self._parallel,
             )
             self._say(broker, ready)
 

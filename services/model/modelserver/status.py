@@ -46,6 +46,7 @@ def _replica(replica: Replica) -> ReplicaStatus:
         model=replica.contract.model,
         version=replica.contract.version,
         device=replica.device,
+        parallel=replica.parallel,
         credit=replica.credit,
         held=len(replica.held),
         leaving=replica.leaving,

@@ -260,6 +260,7 @@ class FakeModel:
                 model=served.contract.model,
                 version=served.contract.version,
                 device="fake",
+                parallel=1,
                 credit=1,
                 held=0,
                 leaving=False,

@@ -106,6 +106,7 @@ EXAMPLES: dict[str, tuple[Decoder, wire.Message]] = {
                     model="efficientnet-lite0",
                     version="1",
                     device="cpu",
+                    parallel=1,
                     credit=16,
                     held=1,
                     leaving=False,

@@ -211,6 +211,8 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     version: str
     device: str
+    parallel: Annotated[int, msgspec.Meta(ge=1)]
+    """How many batches it computes at the same time."""
     credit: Count
     """How many requests it may hold."""
     held: Count
@@ -222,7 +224,7 @@ class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
     batches: Millis
     """In how many batches; a part of one while not all of it has been answered."""
     worked_ms: Millis
-    """What its engine spent on them."""
+    """What its engine spent on them, all batches of the same time added up."""
 
 
 class Status(Message, frozen=True):
@@ -246,6 +248,8 @@ class Ready(Message, frozen=True):
     contract: Contract
     credit: Annotated[int, msgspec.Meta(ge=1, le=4096)]
     device: Annotated[str, msgspec.Meta(max_length=64)]
+    parallel: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
+    """I compute so many batches at the same time."""
 
 
 class Alive(Message, frozen=True):

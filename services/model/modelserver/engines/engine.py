@@ -13,7 +13,7 @@ class EngineError(Exception):
 class Engine(Protocol):
     """A model ready to answer: loaded and warm, whatever the size of the first batch.
 
-    An engine belongs to one thread. It lets other threads run while it computes.
+    It is used by `parallel` threads at once and no more. It lets others run while it computes.
     """
 
     @property
@@ -23,6 +23,10 @@ class Engine(Protocol):
     @property
     def max_batch(self) -> int:
         """The most pictures it takes at once."""
+
+    @property
+    def parallel(self) -> int:
+        """How many batches it computes at the same time, each in the thread that brings it."""
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classifies `pixels`, (n, height, width, 3) uint8 RGB with 1 <= n <= max_batch.

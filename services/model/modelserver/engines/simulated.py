@@ -40,6 +40,7 @@ class SimulatedEngine:
     """The Engine that only takes its time."""
 
     device = "simulated"
+    parallel = 1
 
     def __init__(self, contract: Contract, latency: LatencyCurve, *, max_batch: int) -> None:
         self.max_batch = max_batch

@@ -57,6 +57,7 @@ class TensorFlowEngine:
         """
         self.device: str = device
         self.max_batch = max_batch
+        self.parallel = 1  # It spreads one batch over all cores, or a GPU.
         self._buckets = buckets(max_batch)
         prepare_device(device, threads, memory_mib)
         function = _frozen(path, contract)

@@ -3,22 +3,22 @@
 import subprocess
 import sys
 
-from modelserver.engine_thread import NO_MEMORY_STATUS
+from modelserver.engine_threads import NO_MEMORY_STATUS
 
 OUT_OF_MEMORY = """
 import numpy as np
 from modelserver.batcher import Item
-from modelserver.engine_thread import EngineThread
+from modelserver.engine_threads import EngineThreads
 from modelserver.mailbox import Mailbox
 from wire import Work
 
 class Poor:
-    device, max_batch = "cpu", 1
+    device, max_batch, parallel = "cpu", 1, 1
 
     def predict(self, pixels):
         return np.empty((1 << 60,), np.uint8)
 
-thread = EngineThread(Poor(), Mailbox())
+thread = EngineThreads(Poor(), Mailbox())
 thread.start()
 work = Work(job=1, deadline_ms=1000, top_k=1, encoding="pixels")
 thread.start_batch([Item(work, np.zeros((2, 2, 3), np.uint8), 0.0, 1.0)], 0.0)
