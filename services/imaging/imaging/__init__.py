@@ -6,7 +6,7 @@ how many CPUs there are for all this.
 """
 
 from imaging.cpus import cpus
-from imaging.decode import MAX_PIXELS, MIN_SIDE, Prepared, prepare
+from imaging.decode import MAX_PIXELS, MIN_SIDE, Facts, Prepared, prepare
 from imaging.errors import (
     Busy,
     Damaged,
@@ -28,6 +28,7 @@ __all__ = [
     "Damaged",
     "DecoderPool",
     "Empty",
+    "Facts",
     "ImageError",
     "NotAnImage",
     "Prepared",

@@ -20,6 +20,7 @@ from typing import Final
 
 import msgspec
 
+from imaging.decode import Facts
 from wire import Contract
 
 _LENGTHS: Final = struct.Struct("!II")
@@ -31,6 +32,7 @@ class Job(msgspec.Struct, frozen=True):
 
     contract: Contract
     preview: bool
+    facts: bool
     limit_s: float
     """The child ends itself a little after this, in case nobody is left to kill it."""
 
@@ -42,6 +44,7 @@ class Done(msgspec.Struct, frozen=True, tag=True):
     width: int
     height: int
     warnings: tuple[str, ...]
+    facts: Facts | None
 
 
 class Refused(msgspec.Struct, frozen=True, tag=True):

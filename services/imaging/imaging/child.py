@@ -59,13 +59,13 @@ def answer(head: bytes, data: bytes) -> tuple[bytes, ...]:
     # The pool kills a child that is late. This is for the case that the pool is gone itself.
     signal.setitimer(signal.ITIMER_REAL, job.limit_s + _GRACE_S)
     try:
-        done = prepare(data, job.contract, preview=job.preview)
+        done = prepare(data, job.contract, preview=job.preview, facts=job.facts)
     except ImageError as error:
         return (_pack(channel.Refused(type(error).__name__, error.detail, error.remedy)),)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    head = _pack(channel.Done(done.format, done.width, done.height, done.warnings))
-    return head, done.pixels, done.preview
+    told = channel.Done(done.format, done.width, done.height, done.warnings, done.facts)
+    return _pack(told), done.pixels, done.preview
 
 
 if __name__ == "__main__":

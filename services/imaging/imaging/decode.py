@@ -91,6 +91,22 @@ _BLURRED: Final = 0.5
 _PREVIEW_QUALITY: Final = 85
 
 
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What a picture is before anything is done to it."""
+
+    mode: str
+    """How its pixels are stored, as Pillow calls it: L is grey, P a palette, I;16 grey in 16 bits,
+    an A at the end is transparency; 1, RGB and CMYK speak for themselves."""
+    has_alpha: bool
+    """Some of its pixels may be transparent."""
+    has_profile: bool
+    """It says what its colours mean on a screen, which is ignored."""
+    orientation: int
+    """1 to 8, by its EXIF tag; 1 is upright, or nothing said."""
+    frames: int
+    """Of an animation; 1 for a still."""
+
+
 class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """A picture as a model wants it, and what had to be done to get there."""
 
@@ -106,9 +122,13 @@ class Prepared(msgspec.Struct, frozen=True, kw_only=True):
     """What was done to the picture, and doubts about it, in plain words."""
     preview: bytes
     """A JPEG of exactly ``pixels``, or nothing where none was asked for."""
+    facts: Facts | None
+    """None where they were not asked for."""
 
 
-def prepare(data: bytes, contract: Contract, *, preview: bool = False) -> Prepared:
+def prepare(
+    data: bytes, contract: Contract, *, preview: bool = False, facts: bool = False
+) -> Prepared:
     """The picture in ``data`` as ``contract`` wants it: cropped to the middle and resized.
 
     For one thread at a time, since Pillow's warnings are silenced in the whole process
@@ -121,7 +141,7 @@ def prepare(data: bytes, contract: Contract, *, preview: bool = False) -> Prepar
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return _prepare(data, found, contract, preview)
+            return _prepare(data, found, contract, preview, facts)
         except ImageError:
             raise
         except Image.DecompressionBombError as error:
@@ -134,19 +154,30 @@ def prepare(data: bytes, contract: Contract, *, preview: bool = False) -> Prepar
             raise Damaged(f"This {found} file is damaged or incomplete.", SAVE_AGAIN) from error
 
 
-def _prepare(data: bytes, found: str, contract: Contract, preview: bool) -> Prepared:
+def _prepare(
+    data: bytes, found: str, contract: Contract, preview: bool, wants_facts: bool
+) -> Prepared:
     notes: list[str] = []
     with _OPENERS[found](BytesIO(data)) as image:
         _check_size(*image.size)
         # Asked before the pixels are loaded: a GIF looks ahead for it and rewinds.
         if getattr(image, "is_animated", False):
             notes.append("first frame of an animation")
+        # To count the frames of a GIF takes a way through all of it.
+        frames = int(getattr(image, "n_frames", 1)) if wants_facts else 1
         if found != "JPEG":
             # The EXIF data of a PNG may follow the pixels.
             image.load()
         if found == "PNG" and rows.are_missing(data, image):
             raise Damaged("This PNG file ends before its last row.", SAVE_AGAIN)
         orientation = _orientation(image)
+        facts = Facts(
+            mode=image.mode,
+            has_alpha=image.has_transparency_data,
+            has_profile=bool(image.info.get("icc_profile")),
+            orientation=orientation,
+            frames=frames,
+        )
         width, height = image.size
         size = (contract.width, contract.height)
         if orientation in _SIDEWAYS:
@@ -178,6 +209,7 @@ def _prepare(data: bytes, found: str, contract: Contract, preview: bool) -> Prep
         height=height,
         warnings=tuple(notes),
         preview=_jpeg(small) if preview else b"",
+        facts=facts if wants_facts else None,
     )
 
 

@@ -101,6 +101,7 @@ class DecoderPool:
         contract: Contract,
         *,
         preview: bool = False,
+        facts: bool = False,
         timeout_s: float | None = None,
     ) -> Prepared:
         """Does what `imaging.prepare` does, in one of the children, for any number of threads.
@@ -109,6 +110,7 @@ class DecoderPool:
             data: The image file.
             contract: What the model wants.
             preview: Whether a small JPEG of the pixels is wanted too.
+            facts: Whether it is wanted too what the picture was before.
             timeout_s: How long to wait in all. Without it, a free child is awaited for as long
                 as one picture may take, and then the picture may take as long.
 
@@ -126,11 +128,11 @@ class DecoderPool:
             self._put_back(child)
             raise Busy(_TOO_LATE)
         try:
-            answer, body = child.ask(channel.Job(contract, preview, limit_s), data)
+            answer, body = child.ask(channel.Job(contract, preview, facts, limit_s), data)
         except Lost:
             self._discard(child)
             left_s = None if timeout_s is None else deadline - time.monotonic()
-            return self.prepare(data, contract, preview=preview, timeout_s=left_s)
+            return self.prepare(data, contract, preview=preview, facts=facts, timeout_s=left_s)
         except TimeoutError:
             self._discard(child)
             if limit_s < self._timeout_s:
@@ -152,6 +154,7 @@ class DecoderPool:
             height=answer.height,
             warnings=answer.warnings,
             preview=body[contract.nbytes :],
+            facts=answer.facts,
         )
 
     def close(self) -> None:

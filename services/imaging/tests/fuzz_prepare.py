@@ -65,10 +65,12 @@ def check(data: bytes) -> None:
             mock.patch.object(decode, "MAX_PIXELS", MAX_PIXELS),
             mock.patch.object(Image, "MAX_IMAGE_PIXELS", MAX_PIXELS // 2),
         ):
-            prepared = prepare(data, CONTRACT, preview=True)
+            prepared = prepare(data, CONTRACT, preview=True, facts=True)
     except ImageError:
         return
     assert len(prepared.pixels) == CONTRACT.nbytes
+    assert prepared.facts is not None
+    assert prepared.facts.frames >= 1
     assert prepared.preview.startswith(b"\xff\xd8")
     assert min(prepared.width, prepared.height) >= decode.MIN_SIDE
     assert prepared.width * prepared.height <= MAX_PIXELS

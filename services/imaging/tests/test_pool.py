@@ -85,6 +85,7 @@ def test_a_child_gives_what_this_process_would(pool, encode, flag, contract, kin
     data = encode(flag.resize((15, 10)), kind)
     assert pool.prepare(data, contract) == prepare(data, contract)
     assert pool.prepare(data, contract, preview=True) == prepare(data, contract, preview=True)
+    assert pool.prepare(data, contract, facts=True) == prepare(data, contract, facts=True)
 
 
 def test_a_child_raises_what_this_process_would(pool, small, contract):
@@ -337,7 +338,7 @@ def test_a_child_ends_itself_when_nobody_is_left_to_stop_it(build_png, contract)
         deadline = time.monotonic() + DEADLINE_S
         channel.receive(ours, deadline)
         # The second of grace less than nothing at all.
-        job = channel.Job(contract, preview=False, limit_s=-0.99)
+        job = channel.Job(contract, preview=False, facts=False, limit_s=-0.99)
         channel.send(ours, msgspec.msgpack.encode(job), large, deadline=deadline)
         with pytest.raises(EOFError):
             channel.receive(ours, deadline)
