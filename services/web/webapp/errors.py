@@ -51,6 +51,31 @@ class UploadTooLarge(WebError):
     title = "The upload is too large"
 
 
+def upload_too_large(limit_bytes: int) -> UploadTooLarge:
+    """For what is longer than ``limit_bytes``, whichever way it came."""
+    return UploadTooLarge(
+        f"The upload is longer than {limit_bytes / 2**20:.3g} MiB.",
+        "Send a smaller file; the picture is scaled down in any case.",
+    )
+
+
+class TooManyPictures(WebError):
+    """More files in one request than we take."""
+
+    status = 413
+    kind = "too-many-pictures"
+    title = "Too many pictures in one request"
+    remedy = "Send at most 256 pictures at once."
+
+
+class ArchiveRefused(WebError):
+    """An archive, or a file in it, cannot be unpacked."""
+
+    status = 422
+    kind = "archive-refused"
+    title = "This cannot be unpacked"
+
+
 class TooSlow(WebError):
     """The request took too long to arrive."""
 
