@@ -264,6 +264,32 @@ def test_the_readmes_requests_get_the_readmes_answers(service: Service) -> None:
             assert told[key] == promised[key]
 
 
+def test_the_requests_of_the_web_readme_get_answers(
+    service: Service, picture: bytes, tmp_path: Path
+) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("no curl")
+    (tmp_path / "photos").mkdir()
+    for name in ("photo.jpg", "a.jpg", "b.png", "photos/c.jpg", "photos/d.jpg"):
+        (tmp_path / name).write_bytes(picture)
+    shutil.make_archive(str(tmp_path / "photos"), "zip", tmp_path / "photos")
+    text = (ROOT / "services/web/README.md").read_text().split("## Asking")[1].split("\n## ")[0]
+    blocks = [match[2].replace("\\\n", "") for match in _FENCE.finditer(text)]
+    commands = [line for block in blocks for line in block.splitlines()]
+    assert len(commands) == sum("curl " in command for command in commands) >= 7
+    service.start()
+    for command in commands:
+        here = command.replace(":8000/", f":{service.port}/")
+        here = here.replace("curl ", "curl --silent --show-error --fail-with-body ")
+        done = subprocess.run(
+            ["sh", "-c", here], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        told = [json.loads(line) for line in done.stdout.splitlines()]
+        assert len(told) == (2 if "--no-buffer" in command else 1), command
+        assert all("model" in one for one in told)
+
+
 def test_every_row_of_the_failure_table_names_a_test_that_there_is() -> None:
     text = (ROOT / "ARCHITECTURE.md").read_text()
     table = text.split("## What happens when something dies")[1].split("## ")[0]

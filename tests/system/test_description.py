@@ -20,7 +20,7 @@ COMMAND = (sys.executable, "-c", "import schemathesis.cli; schemathesis.cli.sche
 
 
 @pytest.mark.drill
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(300)
 def test_what_the_description_says_is_so(service: Service, tmp_path: Path) -> None:
     service.start_broker()
     service.start_replica(MODEL_ENGINE="simulated")

@@ -15,6 +15,8 @@ EVERYWHERE = [
     ("GET", "//nix", 308),
     ("POST", "/api/v1/classify", 400),
     ("GET", "/api/v1/classify", 405),
+    ("POST", "/api/v1/inspect", 400),
+    ("GET", "/api/v1/inspect", 405),
     ("GET", "/api/v1/models", 200),
     ("POST", "/api/v1/models", 405),
     ("GET", "/api/openapi.json", 200),

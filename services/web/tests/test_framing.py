@@ -30,6 +30,17 @@ def fed(data: bytes, cuts: list[int] | None = None) -> Framing:
     return framing
 
 
+def test_some_paths_take_longer_bodies() -> None:
+    length = f"Content-Length: {2 * LIMIT}"
+    for path, awaited in (("/many", True), ("/many?x", True), ("/manyx", False), ("/", False)):
+        framing = Framing(LIMIT, {b"/many": 2 * LIMIT})
+        framing.feed(head(length).replace(b"/uploader", path.encode()))
+        assert (framing.end is None) == awaited
+    framing = Framing(LIMIT, {b"/uploader": 2 * LIMIT})
+    framing.feed(head(f"Content-Length: {2 * LIMIT + 1}"))
+    assert framing.end is not None
+
+
 bodies = st.binary(max_size=300)
 requests = st.one_of(
     bodies.map(lambda body: head(f"content-length:{len(body)}") + body),

@@ -1,11 +1,14 @@
 """The API's description: valid, complete, and no more than there is."""
 
+import json
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
+from openapi_schema_validator import OAS31Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from services.web.tests.test_archives import zipped
 
 from webapp import errors, openapi
 from webapp.api import Query
@@ -59,6 +62,17 @@ def test_the_bounds_are_those_that_are_kept(http: FlaskClient) -> None:
     ):
         problem = http.post(f"/api/v1/classify?top_k={value}").get_json()
         assert problem["type"] == f"urn:sightline:problem:{kind}"
+
+
+def test_every_line_is_as_described(http: FlaskClient, photo: bytes) -> None:
+    document = openapi.document(keyed=False)
+    answers = document["paths"]["/api/v1/classify"]["post"]["responses"]["200"]["content"]
+    described = answers["application/x-ndjson"]["schema"] | {"components": document["components"]}
+    body = zipped({"a.jpg": photo, "b.txt": b"text", "c.jpg": photo[:1000]})
+    lines = http.post("/api/v1/classify", data=body).get_data().splitlines()
+    assert len(lines) == 3
+    for line in lines:
+        OAS31Validator(described).validate(json.loads(line))
 
 
 def test_every_kind_of_problem_is_described_somewhere() -> None:

@@ -4,17 +4,23 @@ What is taken and given here are types; `openapi` makes the API's description ou
 """
 
 import time
-from typing import Annotated, Final
+from collections.abc import Iterator
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from flask import Blueprint, Response, g, request
+from msgspec.structs import asdict
 
-from webapp.classifier import Classifier, TimingMs
+from webapp.answers import ModelName, answer_of
+from webapp.archives import Upload
+from webapp.classifier import Classified, Classifier
 from webapp.envelope import answer, note_timing
 from webapp.errors import BadRequest
-from webapp.presence import sender_left
-from webapp.uploads import picture_in_body
-from wire import Prediction, Served
+from webapp.many import MEDIA as NDJSON
+from webapp.many import Many
+from webapp.presence import Left, sender_left
+from webapp.uploads import CLASSIFY, INSPECT, Limits, picture_in_body, pictures_in_body
+from wire import Served
 from wire.contract import Filter
 from wire.messages import Priority
 
@@ -22,8 +28,8 @@ READY_S: Final = 1.0
 """How long the broker may take to say who is alive; probes give up soon after."""
 
 
-class Query(msgspec.Struct, frozen=True, kw_only=True):
-    """What may stand behind the question mark when a picture is classified."""
+class ModelQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What may stand behind the question mark wherever a picture is sent."""
 
     model: Annotated[
         str,
@@ -33,6 +39,11 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
             "GET /api/v1/models lists them.",
         ),
     ] = ""
+
+
+class Query(ModelQuery, frozen=True, kw_only=True):
+    """What may stand there when it is classified."""
+
     top_k: Annotated[
         int,
         msgspec.Meta(ge=1, le=100, description="A whole number from 1 to 100: so many classes."),
@@ -55,27 +66,32 @@ class Query(msgspec.Struct, frozen=True, kw_only=True):
     ] = msgspec.UNSET
 
 
-_FIELDS: Final = msgspec.structs.fields(Query)
+Asked = TypeVar("Asked", bound=ModelQuery)
 
 
-class ModelName(msgspec.Struct, frozen=True):
-    """Which model it was."""
+class Inspected(msgspec.Struct, frozen=True, kw_only=True):
+    """What a picture is, and what is done to it before a model sees it."""
 
-    name: str
-    version: str
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a picture shows, and how that was found out."""
-
+    format: str
+    bytes: int
+    """The length of the file."""
+    width: int
+    """In pixels, when it is turned upright; so is the height."""
+    height: int
+    mode: str
+    """How its pixels are stored, as Pillow calls it: L is grey, P a palette."""
+    has_alpha: bool
+    has_profile: bool
+    """It has a colour profile, which is ignored."""
+    orientation: int
+    """1 to 8, by its EXIF tag; 1 is upright, or nothing said."""
+    frames: int
+    """Of an animation; only the first is looked at."""
     model: ModelName
-    predictions: tuple[Prediction, ...]
-    replica: str
-    attempt: int
-    batch_size: int
-    request_id: str
+    """For which the picture was prepared: another may warn of other things."""
     warnings: tuple[str, ...]
-    timing_ms: TimingMs
+    """Those that come with an answer."""
+    request_id: str
 
 
 class ModelInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,16 +128,21 @@ class Health(msgspec.Struct, frozen=True):
     replicas: tuple[str, ...] = ()
 
 
-def blueprint(classifier: Classifier, description: bytes) -> Blueprint:
+def blueprint(classifier: Classifier, many: Many, limits: Limits, description: bytes) -> Blueprint:
     """The routes for programs, answered by ``classifier``; ``description`` is given as it is."""
     api = Blueprint("api", __name__)
 
-    @api.post("/api/v1/classify")
+    @api.post(CLASSIFY)
     def classify() -> Response:
-        picture = picture_in_body()
-        query = _query()
+        query = _query(Query)
+        accepted = request.accept_mimetypes
+        upload = pictures_in_body(
+            limits, always_many=accepted[NDJSON] > accepted["application/json"]
+        )
+        if not isinstance(upload, bytes):
+            return _each(upload, query)
         classified = classifier.classify(
-            picture,
+            upload,
             model=query.model,
             top_k=query.top_k,
             deadline_ms=query.deadline_ms,
@@ -132,17 +153,49 @@ def blueprint(classifier: Classifier, description: bytes) -> Blueprint:
             left=sender_left(),
         )
         note_timing(classified.timing_ms)
-        result = classified.result
+        return answer(answer_of(classified, g.request_id))
+
+    def _each(uploads: Iterator[Upload], query: Query) -> Response:
+        traceparent = g.traceparent
+
+        def classify(file: bytes, item_id: str, began: float, left: Left) -> Classified:
+            return classifier.classify(
+                file,
+                model=query.model,
+                top_k=query.top_k,
+                deadline_ms=query.deadline_ms,
+                priority="bulk" if query.priority is msgspec.UNSET else query.priority,
+                began=began,
+                trace=item_id,
+                traceparent=traceparent,
+                left=left,
+            )
+
+        leave = many.enter()
+        lines = many.lines(
+            uploads, classify, began=g.began, request_id=g.request_id, left=sender_left()
+        )
+        response = Response(lines, content_type=NDJSON)
+        response.headers["X-Accel-Buffering"] = "no"  # Or nginx would collect the lines.
+        response.call_on_close(leave)
+        return response
+
+    @api.post(INSPECT)
+    def inspect() -> Response:
+        query = _query(ModelQuery)
+        file = picture_in_body(limits)
+        inspected = classifier.inspect(file, began=g.began, model=query.model)
+        picture, contract = inspected.picture, inspected.contract
         return answer(
-            Answer(
-                model=ModelName(result.model, result.version),
-                predictions=result.predictions,
-                replica=result.replica,
-                attempt=result.attempt,
-                batch_size=result.batch_size,
+            Inspected(
+                format=picture.format,
+                bytes=len(file),
+                width=picture.width,
+                height=picture.height,
+                **asdict(inspected.facts),
+                model=ModelName(contract.model, contract.version),
+                warnings=picture.warnings,
                 request_id=g.request_id,
-                warnings=classified.picture.warnings,
-                timing_ms=classified.timing_ms,
             )
         )
 
@@ -167,9 +220,9 @@ def blueprint(classifier: Classifier, description: bytes) -> Blueprint:
     return api
 
 
-def _query() -> Query:
+def _query(kind: type[Asked]) -> Asked:
     given = {}
-    for field in _FIELDS:
+    for field in msgspec.structs.fields(kind):
         if (text := request.args.get(field.name)) is None:
             continue
         try:
@@ -177,7 +230,7 @@ def _query() -> Query:
         except msgspec.ValidationError:
             wanted = msgspec.json.schema(field.type)["description"]
             raise BadRequest(f"{field.name} cannot be {text!r}.", wanted) from None
-    return Query(**given)
+    return kind(**given)
 
 
 def _served_model(served: Served) -> ServedModel:

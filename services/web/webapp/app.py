@@ -10,7 +10,8 @@ from webapp.apikeys import read_api_keys
 from webapp.classifier import Classifier
 from webapp.client import ModelClient
 from webapp.config import Config
-from webapp.uploads import InMemoryRequest
+from webapp.many import Many
+from webapp.uploads import InMemoryRequest, Limits
 
 CLASSIFIER = "classifier"
 """Where ``app.extensions`` holds the Classifier, for whoever starts and stops the process."""
@@ -43,7 +44,10 @@ def create_app(
         keys.guard(app)
     description = openapi.document(keyed=keys is not None)
     app.register_blueprint(pages.blueprint(classifier, description))
-    app.register_blueprint(api.blueprint(classifier, msgspec.json.encode(description)))
+    many = Many(config.deadline_ms)
+    app.register_blueprint(
+        api.blueprint(classifier, many, Limits.of(config), msgspec.json.encode(description))
+    )
     return app
 
 

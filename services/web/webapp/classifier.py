@@ -13,13 +13,13 @@ from typing import Final
 
 import msgspec
 
-from imaging import DecoderPool, Prepared
+from imaging import DecoderPool, Facts, Prepared
 from imaging.formats import admit
 from webapp.client import ModelClient
 from webapp.config import Config
 from webapp.errors import ModelError, Overloaded, StaleContract, Unavailable, UnknownModel
 from webapp.presence import Left, nobody_left
-from wire import Result, Served
+from wire import Contract, Result, Served
 from wire.messages import Priority
 
 PREPARATIONS: Final = 3
@@ -48,6 +48,14 @@ class Classified(msgspec.Struct, frozen=True, kw_only=True):
     result: Result
     picture: Prepared
     timing_ms: TimingMs
+
+
+class Inspection(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture, and what it becomes for a model that does not see it."""
+
+    picture: Prepared
+    facts: Facts
+    contract: Contract
 
 
 class Classifier:
@@ -132,6 +140,23 @@ class Classifier:
                 ),
             )
         raise outdated
+
+    def inspect(self, file: bytes, *, began: float, model: str = "") -> Inspection:
+        """What the picture in ``file`` is, and becomes for a model, without a look at it.
+
+        Raises:
+            ImageError: The file is no picture that can be used.
+            Busy: The decoders have too much to do.
+            ModelError: The broker did not answer, or there is no such model.
+        """
+        admit(file)
+        deadline = began + self._config.deadline_ms / 1000
+        contract = self._client.contract(model or self._config.model, deadline=deadline)
+        timeout_s = max(0.0, deadline - time.monotonic())
+        picture = self._decoders.prepare(file, contract, facts=True, timeout_s=timeout_s)
+        if picture.facts is None:
+            raise TypeError("a decoder gave a picture without its facts")
+        return Inspection(picture=picture, facts=picture.facts, contract=contract)
 
     def models(self, *, deadline: float) -> tuple[Served, ...]:
         """What the broker knows, by ``deadline`` of ``time.monotonic()``.

@@ -40,7 +40,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     deadline_ms: Annotated[int, msgspec.Meta(ge=100, le=600_000)] = 10_000
     """From the last byte of an upload to the answer, decoding and every retry included."""
     max_upload_bytes: Annotated[int, msgspec.Meta(ge=1024, le=MAX_BYTES)] = MAX_BYTES
-    """Of a whole request: the picture and the form around it."""
+    """Of a picture, and of a whole request wherever only one is taken."""
+    max_batch_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1024 * 1024 * 1024)] = 64 * 1024 * 1024
+    """Of a whole request with many pictures, as they are sent: in a form or an archive."""
     decoders: Annotated[int, msgspec.Meta(ge=1, le=256)] = msgspec.field(default_factory=cpus)
     """Child processes that decode pictures; as many as there are CPUs unless set."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64

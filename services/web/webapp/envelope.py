@@ -56,7 +56,12 @@ def answer(body: msgspec.Struct, *, status: int = 200, media: str = "application
 
 def problem(error: WebError, request_id: str) -> bytes:
     """``error`` as JSON, for whoever made the request with this id."""
-    shown = Problem(
+    return msgspec.json.encode(problem_of(error, request_id)) + b"\n"
+
+
+def problem_of(error: WebError, request_id: str) -> Problem:
+    """What is said of ``error`` to whoever made the request with this id."""
+    return Problem(
         type=f"urn:sightline:problem:{error.kind}",
         title=error.title,
         status=error.status,
@@ -64,7 +69,6 @@ def problem(error: WebError, request_id: str) -> bytes:
         remedy=error.remedy,
         instance=request_id,
     )
-    return msgspec.json.encode(shown) + b"\n"
 
 
 def note_timing(timing_ms: TimingMs) -> None:

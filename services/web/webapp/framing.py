@@ -10,12 +10,15 @@ Rules:
 """
 
 import re
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Browsers send less than 2 KB; other servers take 8 to 32 KiB."""
 
 _HEAD_END: Final = b"\r\n\r\n"
+_TARGET: Final = re.compile(rb"POST ([^ ?\r]*)[ ?]")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([^\r]*)", re.IGNORECASE)
 _NUMBER: Final = re.compile(rb"([0-9]{1,18})[ \t]*")
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
@@ -29,8 +32,11 @@ _MAX_TRAILERS: Final = 1024
 class Framing:
     """One request as it arrives. Ask `end` after every `feed`."""
 
-    def __init__(self, max_body_bytes: int) -> None:
-        """A body longer than ``max_body_bytes`` is not waited for."""
+    def __init__(
+        self, max_body_bytes: int, by_target: Mapping[bytes, int] = MappingProxyType({})
+    ) -> None:
+        """A body longer than ``max_body_bytes`` is not waited for; ``by_target`` has other limits
+        for some paths."""
         self.data = bytearray()
         """What has arrived, the beginning of the next request included."""
         self.end: int | None = None
@@ -42,6 +48,7 @@ class Framing:
         self.expects_continue = False
         """The head is here, and its sender waits for a word before it sends the body."""
         self._max_body_bytes = max_body_bytes
+        self._by_target = by_target
         self._searched = 0
         self._body: int | None = None
         self._length: int | None = None
@@ -77,6 +84,9 @@ class Framing:
             return
         self._body = self._searched = found + len(_HEAD_END)
         head = bytes(self.data[: self._body])
+        target = _TARGET.match(head)
+        if target and (longest := self._by_target.get(target[1])):
+            self._max_body_bytes = longest
         self.expects_continue = _EXPECT.search(head) is not None
         if _CHUNKED.search(head):
             return

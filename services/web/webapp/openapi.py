@@ -10,18 +10,23 @@ Rules:
 
 import inspect
 from collections.abc import Iterable
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import msgspec
 
 from webapp import errors
-from webapp.api import Answer, Health, Models, Query
+from webapp.answers import Answer, AnswerLine, ProblemLine
+from webapp.api import Health, Inspected, ModelQuery, Models, Query
+from webapp.archives import MAX_FILES
 from webapp.envelope import Problem
 from webapp.errors import WebError
+from webapp.many import MEDIA as NDJSON
+from webapp.uploads import CLASSIFY, INSPECT, JsonPicture
 
 Document = dict[str, Any]
 
 IMAGES: Final = ("jpeg", "png", "webp", "avif", "gif", "bmp")
+ARCHIVES: Final = ("application/zip", "application/x-tar", "application/gzip")
 PROBLEM: Final = "application/problem+json"
 _SCHEMAS: Final = "#/components/schemas/"
 _HEADERS: Final = "#/components/headers/"
@@ -49,10 +54,11 @@ _EVERYWHERE: Final = _kinds(
     errors.WebError,
 )
 _FROM_BROKER: Final = _kinds(errors.Unavailable, errors.ProtocolError)
-_OF_PICTURES: Final = (
-    *_kinds(errors.UploadTooLarge, errors.Overloaded, *errors.FAILURES.values()),
+_OF_FILES: Final = (
+    *_kinds(errors.UploadTooLarge, errors.Overloaded, errors.UnknownModel),
     *(Kind(*refusal) for refusal in errors.IMAGE_REFUSALS.values()),
 )
+_OF_PICTURES: Final = (*_OF_FILES, *_kinds(*errors.FAILURES.values()))
 
 
 class _Operation(NamedTuple):
@@ -65,21 +71,47 @@ class _Operation(NamedTuple):
     """The type of the JSON that is given, or another media type."""
     kinds: tuple[Kind, ...] = ()
     query: type[msgspec.Struct] | None = None
-    takes_picture: bool = False
+    takes: Literal["", "picture", "pictures"] = ""
+    lines: tuple[type[msgspec.Struct], ...] = ()
+    """What a line may be, where many answers are given one by one."""
     guarded: bool = False
 
 
 _OPERATIONS: Final = (
     _Operation(
-        "/api/v1/classify",
+        CLASSIFY,
         "post",
         "classify",
-        "What is in a picture",
-        "Send the file itself as the body, whatever it is called, or as the only file of a form.",
+        "What is in a picture, or in many",
+        "One: send the file itself as the body, whatever it is called, as the only file of a form, "
+        "or in JSON. "
+        f"Many: send up to {MAX_FILES} files in a form, or a ZIP, TAR or TAR.GZ archive of them. A "
+        "line of JSON comes for each as soon as it is done, so in any order: an AnswerLine, or a "
+        "ProblemLine for one that fails, which fails alone. Each has its own time, which begins at "
+        "its turn; the priority is bulk unless another is asked for. If application/x-ndjson is "
+        "what you accept, one picture is answered in the same way.",
         Answer,
-        (*_OF_PICTURES, *_FROM_BROKER),
+        (
+            *_OF_PICTURES,
+            *_FROM_BROKER,
+            *_kinds(errors.TooManyPictures, errors.ArchiveRefused),
+        ),
         query=Query,
-        takes_picture=True,
+        takes="pictures",
+        lines=(AnswerLine, ProblemLine),
+        guarded=True,
+    ),
+    _Operation(
+        INSPECT,
+        "post",
+        "inspect",
+        "What a picture is, without what is in it",
+        "Send one as to classify. It is decoded and prepared as it would be for the model, and "
+        "gets the same problems and warnings, but no model looks at it.",
+        Inspected,
+        (*_OF_FILES, *_FROM_BROKER),
+        query=ModelQuery,
+        takes="picture",
         guarded=True,
     ),
     _Operation(
@@ -132,6 +164,8 @@ def document(*, keyed: bool) -> Document:
     """The description; with ``keyed``, of an API that asks for keys."""
     types = [
         *dict.fromkeys(o.gives for o in _OPERATIONS if not isinstance(o.gives, str)),
+        *dict.fromkeys(line for o in _OPERATIONS for line in o.lines),
+        JsonPicture,
         Problem,
     ]
     _, schemas = msgspec.json.schema_components(types, ref_template=_SCHEMAS + "{name}")
@@ -175,8 +209,8 @@ def _described(operation: _Operation, keyed: bool) -> Document:
     }
     if operation.query:
         described["parameters"] = list(_parameters(operation.query))
-    if operation.takes_picture:
-        described["requestBody"] = _picture()
+    if operation.takes:
+        described["requestBody"] = _body(many=operation.takes == "pictures")
     described["responses"] = {"200": _success(operation), **_problems(kinds)}
     if guarded:
         described["security"] = [{_KEY: []}]
@@ -197,14 +231,20 @@ def _parameters(query: type[msgspec.Struct]) -> Iterable[Document]:
         }
 
 
-def _picture() -> Document:
+def _body(*, many: bool) -> Document:
+    file: Document = {"type": "string", "format": "binary"}
+    files = {"type": "array", "items": file, "minItems": 1}
     form = {
         "type": "object",
-        "properties": {"image": {"type": "string", "format": "binary"}},
+        "properties": {"image": files if many else file},
         "required": ["image"],
     }
-    bare: Document = {f"image/{name}": {} for name in IMAGES}
-    return {"required": True, "content": bare | {"multipart/form-data": {"schema": form}}}
+    content: Document = {f"image/{name}": {} for name in IMAGES}
+    content["multipart/form-data"] = {"schema": form}
+    content["application/json"] = {"schema": {"$ref": _SCHEMAS + JsonPicture.__name__}}
+    if many:
+        content |= {media: {} for media in ARCHIVES}
+    return {"required": True, "content": content}
 
 
 def _success(operation: _Operation) -> Document:
@@ -213,10 +253,14 @@ def _success(operation: _Operation) -> Document:
         schema = {"type": "string" if media.startswith("text/") else "object"}
     else:
         media, schema = "application/json", {"$ref": _SCHEMAS + operation.gives.__name__}
+    content: Document = {media: {"schema": schema}}
+    if operation.lines:
+        line = {"anyOf": [{"$ref": _SCHEMAS + kind.__name__} for kind in operation.lines]}
+        content[NDJSON] = {"schema": line}
     return {
         "description": operation.summary,
         "headers": _sent("X-Request-Id", "Server-Timing"),
-        "content": {media: {"schema": schema}},
+        "content": content,
     }
 
 

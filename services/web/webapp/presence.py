@@ -9,6 +9,7 @@ import socket
 import time
 from collections.abc import Callable
 from contextvars import ContextVar
+from threading import Event
 from typing import Any, Final
 
 from flask import request
@@ -17,6 +18,10 @@ Left = Callable[[], bool]
 
 ARRIVED: Final[ContextVar[float | None]] = ContextVar("arrived", default=None)
 """Set by the server for the thread that answers, of ``time.monotonic()``."""
+
+
+STOPPING: Final = Event()
+"""Set by the server when it has to stop: what is begun is finished, and nothing else is begun."""
 
 
 def arrived() -> float:

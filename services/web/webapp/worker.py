@@ -37,9 +37,10 @@ from webapp.errors import HeadTooLong, NoRoom, TooManyAtOnce, TooSlow, WebError
 from webapp.framing import Framing
 from webapp.ids import new_id
 from webapp.outlet import Outlet
-from webapp.presence import ARRIVED
+from webapp.presence import ARRIVED, STOPPING
 from webapp.threads import Threads
 from webapp.turns import Turns, client_of
+from webapp.uploads import Limits
 
 RECEIVE_BYTES: Final = 256 * 1024
 PATIENCE_S: Final = 10.0
@@ -149,7 +150,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._await_request(connection, b"")
 
     def _await_request(self, connection: Connection, early: bytes) -> None:
-        framing = Framing(self.config.max_upload_bytes)
+        framing = Framing(self.config.max_upload_bytes, Limits.of(self.config).by_target())
         connection.begin(framing, time.monotonic())
         if early:
             framing.feed(early)
@@ -264,6 +265,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._next_sweep = now + SWEEP_S
         if not self.alive and self._stop_at is None:
             self._stop_at = now + STOP_LINGER_S
+            STOPPING.set()
         for connection in list(self._arriving):
             too_slow = connection.is_too_slow(now)
             if connection.framing.data:
