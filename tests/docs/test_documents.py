@@ -264,6 +264,7 @@ def test_the_readmes_requests_get_the_readmes_answers(service: Service) -> None:
             assert told[key] == promised[key]
 
 
+@pytest.mark.drill
 def test_the_requests_of_the_web_readme_get_answers(
     service: Service, picture: bytes, tmp_path: Path
 ) -> None:
