@@ -6,7 +6,7 @@ from tests.fuzz import load, names
 
 
 def test_there_is_a_target_for_every_part() -> None:
-    assert names() == ["codec", "framing", "http", "prepare", "tutorial"]
+    assert names() == ["archives", "codec", "framing", "http", "prepare", "tutorial"]
 
 
 @pytest.mark.parametrize("name", names())

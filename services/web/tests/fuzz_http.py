@@ -11,6 +11,7 @@ from gunicorn.config import Config as GunicornConfig
 from gunicorn.http.errors import NoMoreData, ParseException
 from gunicorn.http.parser import RequestParser
 from gunicorn.http.wsgi import create
+from services.web.tests.test_archives import zipped
 
 from webapp.app import create_app
 from webapp.client import ModelClient
@@ -50,6 +51,13 @@ def seeds() -> Iterator[bytes]:
         yield _request(b"POST", path, b"file=a", b"Content-Type: application/x-www-form-urlencoded")
     yield _request(b"POST", b"/api/v1/classify?top_k=%31%30&model=a%20b+c&top_k=x", FILE)
     yield _request(b"POST", b"/api/v1/classify", b"", b"X-Request-Id: my-1", b"Expect: nothing")
+    two = form.replace(b"--b--\r\n", form)
+    yield _request(
+        b"POST", b"/api/v1/classify", two, b"Content-Type: multipart/form-data; boundary=b"
+    )
+    for path in (b"/api/v1/classify", b"/api/v1/inspect"):
+        yield _request(b"POST", path, b'{"image": "data:;base64,/9j/4AA="}')
+        yield _request(b"POST", path, zipped({"a.jpg": FILE}), b"Accept: application/x-ndjson")
     yield (
         b"POST /api/v1/classify HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"5\r\n\xff\xd8\xff\xe0 \r\n3;a=b\r\nabc\r\n0\r\nA: b\r\n\r\n"

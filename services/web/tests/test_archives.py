@@ -101,6 +101,15 @@ def test_long_and_odd_names_are_only_names(pack: Callable[[dict[str, bytes]], by
     assert upload.id.endswith("x\N{REPLACEMENT CHARACTER}gpj.ä")
 
 
+def test_a_file_may_have_no_name() -> None:
+    archive = bytearray(zipped({"q": b"1"}))
+    # The name becomes something else that a program may have added.
+    for header, lengths in ((b"PK\3\4", 26), (b"PK\1\2", 28)):
+        at = archive.index(header) + lengths
+        archive[at : at + 4] = b"\0\0\1\0"
+    assert of(bytes(archive)) == [Upload("", b"1")]
+
+
 @settings(max_examples=25)
 @given(st.text(max_size=30).map(lambda text: text * 10))
 def test_a_name_can_always_be_printed(name: str) -> None:

@@ -96,7 +96,7 @@ def _from_zip(archive: bytes, most: int, max_file_bytes: int) -> Iterator[Upload
         # Like decoders, the modules for archives raise whatever comes to hand.
         raise _damaged() from error
     file.most = len(archive)
-    files = [entry for entry in directory.infolist() if _counts(entry.filename, entry.is_dir())]
+    files = [entry for entry in directory.infolist() if _counts(entry.filename)]
     _judge(len(directory.filelist), len(files))
     _any(files)
     if sum(entry.file_size for entry in files) > most:
@@ -143,7 +143,7 @@ def _members(archive: bytes, most: int) -> Iterator[tuple["_Forward", TarInfo]]:
         tar = TarFile(fileobj=cast(IO[bytes], file), errors="replace")
         while member := tar.next():
             entries += 1
-            files += (counts := _counts(member.name, member.isdir()))
+            files += (counts := not member.isdir() and _counts(member.name))
             _judge(entries, files)
             if counts:
                 yield file, member
@@ -157,9 +157,11 @@ def _members(archive: bytes, most: int) -> Iterator[tuple["_Forward", TarInfo]]:
     _any(files)
 
 
-def _counts(name: str, is_folder: bool) -> bool:
-    """Whether it is a file that somebody meant to send: not the notes of a file manager."""
-    return not (is_folder or name.startswith("__MACOSX/") or name.rpartition("/")[2][:1] == ".")
+def _counts(name: str) -> bool:
+    """Whether it is a file that somebody meant to send: no folder, whose name in a ZIP archive ends
+    with a slash, and not the notes of a file manager."""
+    is_note = name.startswith("__MACOSX/") or name.rpartition("/")[2][:1] == "."
+    return not (is_note or name.endswith("/"))
 
 
 def _judge(entries: int, files: int) -> None:
