@@ -154,13 +154,14 @@ def test_nothing_touches_the_disk(
 def test_each_has_its_own_time(
     http: FlaskClient, fake: FakeModel, photos: dict[str, bytes]
 ) -> None:
-    fake.delay_s = 0.25
-    told = lines(http.post(f"{CLASSIFY}?deadline_ms=600", **form(photos)))
+    fake.delay_s = 0.4
+    told = lines(http.post(f"{CLASSIFY}?deadline_ms=1100", **form(photos)))
     # Three rounds, one after the other, take longer than any of them may.
     assert all("predictions" in line for line in told)
     fake.delay_s = 1.0
-    told = lines(http.post(f"{CLASSIFY}?deadline_ms=200&priority=interactive", **form(photos)))
-    assert {kind_of(line) for line in told} == {"deadline-exceeded"}
+    told = lines(http.post(f"{CLASSIFY}?deadline_ms=500&priority=interactive", **form(photos)))
+    assert "deadline-exceeded" in {kind_of(line) for line in told}
+    assert not any("predictions" in line for line in told)
     assert fake.requests[-1].priority == "interactive"
 
 
@@ -217,6 +218,7 @@ def test_lines_come_one_by_one_and_not_to_who_has_left(
         assert len(fake.requests) == sent + REQUESTS
 
 
+@pytest.mark.drill
 def test_a_stop_tells_who_was_not_begun(
     fake: FakeModel, until: Until, photos: dict[str, bytes], post: bytes
 ) -> None:
@@ -237,6 +239,7 @@ def test_a_stop_tells_who_was_not_begun(
     assert len(rest) > 0
 
 
+@pytest.mark.drill
 def test_a_request_may_be_longer_when_it_has_many(
     fake: FakeModel, until: Until, photo: bytes
 ) -> None:
