@@ -189,10 +189,13 @@ def _too_much(most: int) -> UploadTooLarge:
 class _Guarded(BytesIO):
     """An archive whose directory, which `ZipFile` reads in one piece, is not read if it is long."""
 
-    most = MAX_DIRECTORY_BYTES
+    def __init__(self, archive: bytes) -> None:
+        super().__init__(archive)
+        self._length = len(archive)
+        self.most = MAX_DIRECTORY_BYTES
 
     def read(self, size: int | None = -1, /) -> bytes:
-        left = len(self.getbuffer()) - self.tell()
+        left = self._length - self.tell()
         wanted = left if size is None or size < 0 else min(size, left)
         if wanted > self.most:
             raise TooManyPictures("The archive's directory is too long.")

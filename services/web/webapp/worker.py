@@ -347,7 +347,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         req._expected_100_continue = False  # It was told to continue, if it had to be.
         if body := connection.framing.body:
             # gunicorn's own way to the body copies it several times, piece by piece.
-            req.body = BytesIO(body)
+            # Of bytes, because those are given out again as they are.
+            req.body = BytesIO(bytes(body))
         connection.sock.begin()
         answered: bool = super().handle_request(req, connection)
         connection.sock.flush()
