@@ -76,6 +76,20 @@ class ArchiveRefused(WebError):
     title = "This cannot be unpacked"
 
 
+class UnknownCoding(WebError):
+    """The body is compressed in a way that we cannot undo."""
+
+    status = 415
+    kind = "unknown-coding"
+    title = "The body is compressed in an unknown way"
+
+    def __init__(self, coding: str, known: tuple[str, ...]) -> None:
+        super().__init__(
+            f"The Content-Encoding {coding!r} is not known.",
+            f"Use {' or '.join(known)}, or none.",
+        )
+
+
 class TooSlow(WebError):
     """The request took too long to arrive."""
 
