@@ -6,6 +6,7 @@ away: what comes after the request is understood is not the target.
 
 import socket
 from collections.abc import Iterator
+from gzip import compress
 
 from gunicorn.config import Config as GunicornConfig
 from gunicorn.http.errors import NoMoreData, ParseException
@@ -58,6 +59,23 @@ def seeds() -> Iterator[bytes]:
     for path in (b"/api/v1/classify", b"/api/v1/inspect"):
         yield _request(b"POST", path, b'{"image": "data:;base64,/9j/4AA="}')
         yield _request(b"POST", path, zipped({"a.jpg": FILE}), b"Accept: application/x-ndjson")
+    for path in (
+        b"/v2",
+        b"/v2/health/ready",
+        b"/v2/models/a/versions/1/ready",
+        b"/v2/models/a/nix",
+    ):
+        yield _request(b"GET", path)
+    tensor = b"\x15\0\0\0" + FILE
+    head = (
+        b'{"inputs":[{"name":"image","shape":[1],"datatype":"BYTES",'
+        b'"parameters":{"binary_data_size":%d}}]}' % len(tensor)
+    )
+    lengths = b"Inference-Header-Content-Length: %d" % len(head)
+    yield _request(b"POST", b"/v2/models/a/infer", head + tensor, lengths)
+    gzip = b"Content-Encoding: gzip"
+    yield _request(b"POST", b"/v2/models/a/infer", compress(head + tensor, mtime=0), lengths, gzip)
+    yield _request(b"POST", b"/v2/repository/index", b'{"ready":true}')
     yield (
         b"POST /api/v1/classify HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
         b"5\r\n\xff\xd8\xff\xe0 \r\n3;a=b\r\nabc\r\n0\r\nA: b\r\n\r\n"

@@ -48,6 +48,28 @@ def test_without_it_nobody_is(http: FlaskClient, key: str, photo: bytes, given: 
     assert answer.json["type"] == "urn:sightline:problem:unauthorised"
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v2"),
+        ("GET", "/v2/models/fake"),
+        ("GET", "/v2/models/fake/ready"),
+        ("GET", "/v2/healthy"),
+        ("POST", "/v2/models/fake/infer"),
+        ("POST", "/v2/repository/index"),
+    ],
+)
+def test_clients_of_the_inference_protocol_are_asked(
+    http: FlaskClient, key: str, method: str, path: str
+) -> None:
+    answer = http.open(path, method=method)
+    assert answer.status_code == 401
+    assert answer.json is not None
+    assert "API key" in answer.json["error"]
+    headers = {"Authorization": f"Bearer {key}"}
+    assert http.open(path, method=method, headers=headers).status_code != 401
+
+
 def test_every_operation_that_asks_for_one_says_so(http: FlaskClient) -> None:
     document = http.get("/api/openapi.json").get_json()
     assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
@@ -63,6 +85,8 @@ def test_people_and_the_platform_are_not_asked(http: FlaskClient) -> None:
     assert http.get("/readyz").status_code == 200
     assert http.get("/api/docs").status_code == 200
     assert http.get("/api/openapi.json").status_code == 200
+    assert http.get("/v2/health/live").status_code == 200
+    assert http.get("/v2/health/ready").status_code == 200
 
 
 def test_a_key_is_known_by_its_hash_alone(key: str, tmp_path: Path) -> None:

@@ -25,13 +25,33 @@ EVERYWHERE = [
     ("GET", "/healthz", 200),
     ("POST", "/healthz", 405),
     ("GET", "/readyz", 200),
+    ("GET", "/v2", 200),
+    ("POST", "/v2", 405),
+    ("GET", "/v2/nix", 404),
+    ("GET", "/v2/health/live", 200),
+    ("GET", "/v2/health/ready", 200),
+    ("GET", "/v2/models/fake", 200),
+    ("GET", "/v2/models/nix", 404),
+    ("GET", "/v2/models/fake/ready", 200),
+    ("GET", "/v2/models/fake/config", 200),
+    ("POST", "/v2/models/fake/infer", 400),
+    ("GET", "/v2/models/fake/infer", 405),
+    ("GET", "/v2/models/fake/versions/1", 200),
+    ("GET", "/v2/models/fake/versions/1/ready", 200),
+    ("GET", "/v2/models/fake/versions/1/config", 200),
+    ("POST", "/v2/models/fake/versions/1/infer", 400),
+    ("POST", "/v2/repository/index", 200),
 ]
+ARGUMENTS = {"<path:filename>": "style.css", "<name>": "fake", "<version>": "1"}
 
 
 def test_the_list_covers_every_route(app: Flask) -> None:
     listed = {path for _, path, _ in EVERYWHERE}
     for rule in app.url_map.iter_rules():
-        assert rule.rule.replace("<path:filename>", "style.css") in listed
+        path = rule.rule
+        for argument, value in ARGUMENTS.items():
+            path = path.replace(argument, value)
+        assert path in listed
 
 
 @pytest.mark.parametrize(("method", "path", "status"), EVERYWHERE)
@@ -55,11 +75,16 @@ def test_every_answer_has_its_headers(
     if (path, status) != ("/static/style.css", 200):
         assert response.headers["Cache-Control"] == "no-store"
     if status >= 400:
-        assert_one_shape(response, for_program=path.startswith(("/api/", "/healthz")))
+        assert_one_shape(response, for_program=path.startswith(("/api/", "/healthz")), path=path)
 
 
-def assert_one_shape(response: TestResponse, *, for_program: bool) -> None:
-    if for_program:
+def assert_one_shape(response: TestResponse, *, for_program: bool, path: str = "") -> None:
+    if path.startswith("/v2"):
+        assert response.mimetype == "application/json"
+        [(name, words)] = response.get_json().items()
+        assert name == "error"
+        assert words
+    elif for_program:
         assert response.mimetype == "application/problem+json"
         problem = response.get_json()
         assert list(problem) == ["type", "title", "status", "detail", "remedy", "instance"]
@@ -87,7 +112,7 @@ def test_a_result_says_where_its_time_went(http: FlaskClient, photo: bytes) -> N
     assert names == ["decode", "queue", "batch", "inference", "total"]
 
 
-@pytest.mark.parametrize("path", ["/api/v1/classify", "/readyz", "/"])
+@pytest.mark.parametrize("path", ["/api/v1/classify", "/readyz", "/", "/v2"])
 def test_an_unforeseen_error_shows_nothing_of_itself(
     app: Flask, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -99,11 +124,11 @@ def test_an_unforeseen_error_shows_nothing_of_itself(
     assert response.status_code == 500
     assert "secret" not in response.get_data(as_text=True)
     assert "a secret" in caplog.text
-    assert_one_shape(response, for_program=path != "/")
+    assert_one_shape(response, for_program=path != "/", path=path)
 
 
-@pytest.mark.parametrize("path", ["/", "/uploader", "/api/v1/classify", "/nix"])
+@pytest.mark.parametrize("path", ["/", "/uploader", "/api/v1/classify", "/nix", "/v2"])
 def test_a_host_that_is_no_name_is_refused_without_a_page(http: FlaskClient, path: str) -> None:
     response = http.get(path, headers={"Host": "x" * 64})
     assert response.status_code == 400
-    assert_one_shape(response, for_program=True)
+    assert_one_shape(response, for_program=True, path=path)

@@ -20,7 +20,8 @@ from flask import Flask, request
 from webapp.config import ConfigError
 from webapp.errors import Unauthorised
 
-GUARDED: Final = ("/api/v1/",)
+GUARDED: Final = ("/api/v1/", "/v2/")
+FREE: Final = "/v2/health/"
 _LINE: Final = re.compile(r"([0-9a-f]{64})\s+(\S.*)")
 
 
@@ -42,7 +43,8 @@ class ApiKeys:
         app.before_request(self._ask)
 
     def _ask(self) -> None:
-        if not request.path.startswith(GUARDED):
+        path = f"{request.path}/"  # The inference protocol has something to tell at /v2 itself.
+        if not path.startswith(GUARDED) or path.startswith(FREE):
             return
         scheme, _, key = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or self.owner(key.strip()) is None:

@@ -5,7 +5,7 @@ from flask import Flask
 
 from imaging import DecoderPool
 from imaging.pool import TIMEOUT_S
-from webapp import api, envelope, openapi, pages
+from webapp import api, envelope, inference, openapi, pages
 from webapp.apikeys import read_api_keys
 from webapp.classifier import Classifier
 from webapp.client import ModelClient
@@ -48,6 +48,7 @@ def create_app(
     app.register_blueprint(
         api.blueprint(classifier, many, Limits.of(config), msgspec.json.encode(description))
     )
+    app.register_blueprint(inference.blueprint(classifier, config))
     return app
 
 

@@ -17,9 +17,18 @@ from imaging import DecoderPool, Facts, Prepared
 from imaging.formats import admit
 from webapp.client import ModelClient
 from webapp.config import Config
-from webapp.errors import ModelError, Overloaded, StaleContract, Unavailable, UnknownModel
+from webapp.errors import (
+    BadRequest,
+    ModelError,
+    Overloaded,
+    StaleContract,
+    Unavailable,
+    UnknownModel,
+    WebError,
+)
 from webapp.presence import Left, nobody_left
 from wire import Contract, Result, Served
+from wire.codec import Buffer
 from wire.messages import Priority
 
 PREPARATIONS: Final = 3
@@ -157,6 +166,56 @@ class Classifier:
         if picture.facts is None:
             raise TypeError("a decoder gave a picture without its facts")
         return Inspection(picture=picture, facts=picture.facts, contract=contract)
+
+    def classify_pixels(
+        self,
+        pixels: Buffer,
+        *,
+        height: int,
+        width: int,
+        began: float,
+        model: str = "",
+        top_k: int = 5,
+        trace: str = "",
+        left: Left = nobody_left,
+    ) -> Result:
+        """The same for who has done by itself what the model's contract asks for.
+
+        ``pixels`` are ``height`` x ``width`` x 3 bytes, RGB, rows first.
+
+        Raises:
+            BadRequest: The model wants another size.
+            ModelError: There is no result from the model.
+            SenderLeft: ``left`` said that nobody waits for it.
+        """
+        deadline = began + self._config.deadline_ms / 1000
+        if time.monotonic() >= deadline:
+            raise Overloaded("It waited too long for its turn.")
+        outdated: WebError
+        for _ in range(PREPARATIONS):
+            contract = self._client.contract(model or self._config.model, deadline=deadline)
+            if (contract.height, contract.width) != (height, width):
+                # It may be what was remembered that is of another time, and not the sender.
+                self._client.forget(contract)
+                outdated = BadRequest(
+                    f"The pictures are {width} x {height} pixels.",
+                    f"Version {contract.version} of {contract.model} takes {contract.width} x "
+                    f"{contract.height}.",
+                )
+                continue
+            try:
+                return self._client.classify(
+                    pixels,
+                    contract=contract,
+                    deadline=deadline,
+                    top_k=top_k,
+                    trace=trace,
+                    left=left,
+                )
+            except (StaleContract, UnknownModel) as error:
+                self._client.forget(contract)
+                outdated = error
+        raise outdated
 
     def models(self, *, deadline: float) -> tuple[Served, ...]:
         """What the broker knows, by ``deadline`` of ``time.monotonic()``.

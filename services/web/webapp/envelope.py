@@ -4,7 +4,7 @@ Rules:
 - Every answer has an id, its timing and the security headers, and is stored by nobody but for
   the stylesheet.
 - Every error has one shape: a problem document (RFC 9457) where programs ask, a page that says
-  the same where people do.
+  the same where people do. Only the inference protocol under /v2 has a shape of its own.
 """
 
 import logging
@@ -47,6 +47,13 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     remedy: str
     instance: str
     """The id of the request."""
+
+
+class InferenceProblem(msgspec.Struct, frozen=True):
+    """An error as the Open Inference Protocol has it."""
+
+    error: str
+    """What is wrong, and what would be accepted."""
 
 
 def answer(body: msgspec.Struct, *, status: int = 200, media: str = "application/json") -> Response:
@@ -105,7 +112,7 @@ def _refuse(error: Exception) -> Response | HTTPException:
     shown = from_exception(error)
     if type(shown) is WebError:
         logger.exception("request %s met an unforeseen error", g.request_id)
-    response = _problem(shown) if _asked_by_program() else _page(shown)
+    response = _shown(shown)
     if shown.retry_after_s is not None:
         response.headers["Retry-After"] = str(shown.retry_after_s)
     if isinstance(shown, Unauthorised):
@@ -113,6 +120,12 @@ def _refuse(error: Exception) -> Response | HTTPException:
     if shown.allow:
         response.headers["Allow"] = ", ".join(shown.allow)
     return response
+
+
+def _shown(error: WebError) -> Response:
+    if f"{request.path}/".startswith("/v2/"):
+        return answer(InferenceProblem(f"{error.detail} {error.remedy}"), status=error.status)
+    return _problem(error) if _asked_by_program() else _page(error)
 
 
 def _asked_by_program() -> bool:

@@ -188,7 +188,8 @@ def document(*, keyed: bool) -> Document:
             "summary": "Names what is in a picture.",
             "description": "Every error is a problem document (RFC 9457): type, which never "
             "changes, title, status, detail (what is wrong with this request), remedy (what would "
-            "be accepted) and instance (the id of the request).",
+            "be accepted) and instance (the id of the request). Clients of KServe and Triton find "
+            "the Open Inference Protocol under /v2; it has a specification of its own.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,

@@ -158,6 +158,16 @@ def _body(limit: int) -> bytes | list[FileStorage]:
         return [file for _, file in request.files.items(multi=True)]
 
 
+def whole_body() -> bytes:
+    """The body of the request that is being handled, as it came.
+
+    Raises:
+        UploadTooLarge: It is longer than the limit.
+    """
+    with _reading():
+        return _bare_body()
+
+
 def _bare_body() -> bytes:
     """As it came: Flask's own way copies it piece by piece."""
     limit = request.max_content_length or 0  # The first length that is too much.
