@@ -5,6 +5,7 @@ import gzip
 import json
 import struct
 import threading
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -341,6 +342,38 @@ def test_a_batch_has_one_deadline(
     response = http.post(INFER, **binary_pixels(*[PIXELS] * 4))
     assert response.status_code == 504
     assert "Picture" in error(response)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "given", "priority"),
+    [(1, 0, "interactive"), (2, 0, "bulk"), (2, 1, "interactive"), (1, 2, "bulk")],
+)
+def test_a_batch_waits_for_single_pictures_unless_it_says_otherwise(
+    http: FlaskClient, fake: FakeModel, photo: bytes, pictures: int, given: int, priority: str
+) -> None:
+    more: Any = {"parameters": {"priority": given}}
+    traced = {"traceparent": "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}
+    for sent in (
+        binary_pixels(*[PIXELS] * pictures, **more),
+        binary_files(*[photo] * pictures, **more),
+    ):
+        http.post(INFER, data=sent["data"], headers=sent["headers"] | traced)
+    assert len(fake.requests) == 2 * pictures
+    assert {request.priority for request in fake.requests} == {priority}
+    assert {request.traceparent for request in fake.requests} == {traced["traceparent"]}
+
+
+@pytest.mark.parametrize("pictures", [1, 2])
+def test_a_timeout_is_kept(http: FlaskClient, fake: FakeModel, photo: bytes, pictures: int) -> None:
+    fake.delay_s = 60
+    parameters = {"timeout": 200_000}  # Microseconds.
+    for sent in (
+        binary_pixels(*[PIXELS] * pictures, parameters=parameters),
+        binary_files(*[photo] * pictures, parameters=parameters),
+    ):
+        began = time.monotonic()
+        assert http.post(INFER, **sent).status_code == 504
+        assert time.monotonic() - began < 1
 
 
 @pytest.mark.parametrize("path", ["/v2/nix", "/v2/models", "/v2/models/fake/stats"])

@@ -176,7 +176,10 @@ class Classifier:
         began: float,
         model: str = "",
         top_k: int = 5,
+        deadline_ms: int = 600_000,
+        priority: Priority = "interactive",
         trace: str = "",
+        traceparent: str = "",
         left: Left = nobody_left,
     ) -> Result:
         """The same for who has done by itself what the model's contract asks for.
@@ -188,7 +191,7 @@ class Classifier:
             ModelError: There is no result from the model.
             SenderLeft: ``left`` said that nobody waits for it.
         """
-        deadline = began + self._config.deadline_ms / 1000
+        deadline = began + min(self._config.deadline_ms, deadline_ms) / 1000
         if time.monotonic() >= deadline:
             raise Overloaded("It waited too long for its turn.")
         outdated: WebError
@@ -209,7 +212,9 @@ class Classifier:
                     contract=contract,
                     deadline=deadline,
                     top_k=top_k,
+                    priority=priority,
                     trace=trace,
+                    traceparent=traceparent,
                     left=left,
                 )
             except (StaleContract, UnknownModel) as error:

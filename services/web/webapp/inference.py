@@ -40,7 +40,13 @@ from webapp.uploads import whole_body
 from wire import Contract, Result, Served
 
 VERSION: Final = "0.1.0"
-EXTENSIONS: Final = ("binary_tensor_data", "classification", "model_configuration", "parameters")
+EXTENSIONS: Final = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "parameters",
+    "schedule_policy",
+)
 PLATFORM: Final = "sightline"
 HEADER: Final = "Inference-Header-Content-Length"
 
@@ -188,7 +194,7 @@ def blueprint(classifier: Classifier, config: Config) -> Blueprint:
     @v2.post("/v2/models/<name>/infer")
     @v2.post("/v2/models/<name>/versions/<version>/infer")
     def infer(name: str, version: str = "") -> Response:
-        began, trace = g.began, g.request_id
+        began, trace, traceparent = g.began, g.request_id, g.traceparent
         coding = request.headers.get("Content-Encoding", "")
         with inflater.plain(whole_body(), coding) as body:
             with reading:
@@ -207,8 +213,11 @@ def blueprint(classifier: Classifier, config: Config) -> Blueprint:
                         bytes(picture),
                         model=name,
                         top_k=asked.top_k,
+                        deadline_ms=asked.deadline_ms,
+                        priority=asked.priority,
                         began=began,
                         trace=trace,
+                        traceparent=traceparent,
                         left=left,
                     ).result
                 height, width = asked.size
@@ -218,8 +227,11 @@ def blueprint(classifier: Classifier, config: Config) -> Blueprint:
                     width=width,
                     model=name,
                     top_k=asked.top_k,
+                    deadline_ms=asked.deadline_ms,
+                    priority=asked.priority,
                     began=began,
                     trace=trace,
+                    traceparent=traceparent,
                     left=left,
                 )
 

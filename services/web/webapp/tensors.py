@@ -14,12 +14,14 @@ Rules:
 
 import struct
 from collections.abc import Callable, Iterator, Sequence
+from math import ceil
 from typing import Annotated, Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from webapp.errors import BadRequest, UploadTooLarge
 from wire import Prediction, Result
+from wire.messages import Priority
 
 MAX_PICTURES: Final = 128
 """In one request. It is answered as a whole, so more of them would mostly wait for each other."""
@@ -29,6 +31,8 @@ several times the room and 30 ms in which the whole process stands still."""
 MAX_LIST_BYTES: Final = 4096
 """Of a shape, or of the outputs asked for, as JSON."""
 TOP_K: Final = 5
+LONGEST_MS: Final = 600_000
+"""As in the rest of the API."""
 
 FILES: Final = "image"
 PIXELS: Final = "pixels"
@@ -52,6 +56,8 @@ _TopK = Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 class _Parameters(msgspec.Struct, frozen=True):
     top_k: _TopK = TOP_K
+    timeout: Annotated[int, msgspec.Meta(ge=0)] = 0
+    priority: Annotated[int, msgspec.Meta(ge=0)] = 0
     binary_data_output: bool = False
     sequence_id: int | str = 0
 
@@ -108,6 +114,9 @@ class Inference(NamedTuple):
     size: tuple[int, int] | None
     """Height and width of the pixels, which are RGB, rows first; None for files."""
     outputs: tuple[Wanted, ...]
+    deadline_ms: int
+    """How long it may take; the service's own limit stays."""
+    priority: Priority
 
     @property
     def top_k(self) -> int:
@@ -133,12 +142,18 @@ def read(body: bytes | memoryview, json_bytes: int | None = None) -> Inference:
         raise _bad("There are no sequences here: every picture is looked at by itself.")
     [given] = request.inputs
     tensor = view[len(view) if json_bytes is None else json_bytes :]
+    parameters = request.parameters
     shape = _short(given.shape, tuple[int, ...], "The shape")
+    pictures = _pictures(given, shape, tensor)
+    # As Triton has it: 1 is the highest priority, and 0 leaves it to the server.
+    bulk = parameters.priority > 1 or (parameters.priority == 0 and len(pictures) > 1)
     return Inference(
         id=request.id,
-        pictures=_pictures(given, shape, tensor),
+        pictures=pictures,
         size=(shape[1], shape[2]) if given.name == PIXELS else None,
         outputs=tuple(_wanted(request)),
+        deadline_ms=min(LONGEST_MS, ceil(parameters.timeout / 1000) or LONGEST_MS),
+        priority="bulk" if bulk else "interactive",
     )
 
 
