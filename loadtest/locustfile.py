@@ -45,6 +45,7 @@ class Meter:
         """A run begins."""
         self.offered = 0.0
         self.done = 0
+        self.shared = 0
         self._began = self._at = time.monotonic()
         self._users = 0
 
@@ -121,8 +122,11 @@ class BatchUser(FastHttpUser):
 def _classify(client: Any, name: str) -> None:
     _, body = picture()
     with client.post(CLASSIFY, data=body, name=name, catch_response=True) as answer:
-        if answer.status_code == 200 and not answer.json().get("predictions"):
-            answer.failure("an answer without classes")
+        if answer.status_code == 200:
+            told = answer.json()
+            meter.shared += told.get("cache") in ("hit", "joined")
+            if not told.get("predictions"):
+                answer.failure("an answer without classes")
 
 
 # --- shapes: how many users there are when -------------------------------------------------------
@@ -218,6 +222,11 @@ def _judge(environment: Environment, **_: Any) -> None:
     """Says what was offered and achieved, and decides on the exit status."""
     total = environment.stats.total
     print(_account(environment))
+    if meter.shared:
+        print(
+            f"load: no replica was asked for {meter.shared} answers; "
+            "to measure them, start the service with WEB_CACHE_BYTES=0"
+        )
     troubles = []
     p95 = total.get_response_time_percentile(0.95) or 0
     if not total.num_requests:

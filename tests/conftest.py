@@ -164,21 +164,24 @@ class Service:
         return name, self.processes.start(name, "modelserver", "replica", **settings)
 
     def start_web(self, **env: str) -> subprocess.Popen[bytes]:
-        return self.processes.start(
-            "web",
-            "gunicorn",
-            "-c",
-            "python:webapp.gunicorn_conf",
-            WEB_BROKER=self.frontend,
-            WEB_PORT=str(self.port),
+        """Without shared answers unless ``env`` has them: most tests send one picture again and
+        again, and look at what replicas make of it."""
+        settings = {
+            "WEB_BROKER": self.frontend,
+            "WEB_PORT": str(self.port),
+            "WEB_CACHE_BYTES": "0",
             **env,
+        }
+        return self.processes.start(
+            "web", "gunicorn", "-c", "python:webapp.gunicorn_conf", **settings
         )
 
-    def start(self, *, replicas: int = 1) -> list[tuple[str, subprocess.Popen[bytes]]]:
-        """Everything, and wait until it serves. Returns the replicas as `start_replica` does."""
+    def start(self, *, replicas: int = 1, **web: str) -> list[tuple[str, subprocess.Popen[bytes]]]:
+        """Everything, with settings for web, and wait until it serves. Returns the replicas as
+        `start_replica` does."""
         self.start_broker()
         started = [self.start_replica() for _ in range(replicas)]
-        self.start_web()
+        self.start_web(**web)
         self.await_replicas(replicas)
         return started
 

@@ -28,7 +28,8 @@ class ComposeProject:
         if not brokers or not self._containers("web") or len(self._models) < LEAST_REPLICAS:
             raise NotRunning(
                 f"The compose project has to run with {LEAST_REPLICAS} replicas or more, and has "
-                f"{len(self._models)}: docker compose up --detach --wait --scale model=3"
+                f"{len(self._models)}: "
+                "CACHE_BYTES=0 docker compose up --detach --wait --scale model=3"
             )
         self._broker = brokers[0]
         self._suspended: set[int] = set()

@@ -60,13 +60,18 @@ def learn(ask: Callable[[bytes], Reply], root: Path) -> list[Picture]:
     """The pictures under ``root`` that ``ask``, which asks a calm service, tells apart.
 
     Raises:
-        ValueError: An answer is no verdict.
+        ValueError: An answer is no verdict, or may come from memory instead of a replica.
     """
     learned: list[Picture] = []
     for file in _pieces(root / GOLDEN):
         reply = ask(file)
         if reply.status != 200:
             raise ValueError(f"The calm service answered {reply.status}: {reply.body!r}")
+        if reply.json["cache"] != "off":
+            raise ValueError(
+                "The service remembers answers, which prove nothing of its replicas: it has to be "
+                "started with WEB_CACHE_BYTES=0, in Compose CACHE_BYTES=0."
+            )
         verdict = Verdict.of(reply.json)
         if not any(verdict.resembles(known.verdict, RESEMBLING) for known in learned):
             learned.append(Picture(file, verdict))

@@ -3,7 +3,8 @@
 Rules:
 - What is killed is started again at once, as a supervisor would.
 - Nothing is left behind: the end of the context is the end of every process.
-- The programs' settings come from the environment, but for the addresses.
+- The programs' settings come from the environment, but for the addresses, and for answers from
+  memory, which there are none.
 """
 
 import contextlib
@@ -40,6 +41,8 @@ class OwnService:
             "WEB_BROKER": f"tcp://127.0.0.1:{frontend}",
             "WEB_HOST": "127.0.0.1",
             "WEB_PORT": str(self.port),
+            # A remembered answer proves nothing of replicas.
+            "WEB_CACHE_BYTES": "0",
         }
 
     def __enter__(self) -> "OwnService":

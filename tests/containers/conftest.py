@@ -25,6 +25,8 @@ class Project:
             **os.environ,
             "PORT": str(self.port),
             "COMPOSE_PROJECT_NAME": self.name,
+            # The tests send one picture again and again and look at what replicas make of it.
+            "CACHE_BYTES": "0",
             **env,
         }
 

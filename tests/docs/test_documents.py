@@ -248,7 +248,7 @@ def test_the_readmes_requests_get_the_readmes_answers(service: Service) -> None:
         re.DOTALL | re.MULTILINE,
     )
     assert len(blocks) >= 2
-    service.start()
+    service.start(WEB_CACHE_BYTES=str(Config().cache_bytes))
     for command, said in blocks:
         assert "http://127.0.0.1:8000/" in command
         here = command.replace(":8000/", f":{service.port}/").replace("curl ", "curl --silent ")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from loadtest.chaos.ledger import Ledger, Reply
+from loadtest.chaos.pictures import learn
 from loadtest.chaos.timetable import KILL_EVERY_S, Deed, Step, timetable
 from tests.conftest import ROOT
 
@@ -61,6 +62,11 @@ def test_without_a_project_it_refuses_in_one_sentence() -> None:
     assert done.returncode == 2, said(done)
     assert done.stdout == ""
     assert re.fullmatch(r"chaos: .+\n", done.stderr)
+
+
+def test_a_service_that_remembers_answers_is_not_tried() -> None:
+    with pytest.raises(ValueError, match="WEB_CACHE_BYTES=0"):
+        learn(lambda _: reply("1", cache="miss"), ROOT)
 
 
 def table(seed: int) -> list[Step]:

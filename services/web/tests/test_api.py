@@ -54,6 +54,7 @@ def test_the_answer_is_as_documented(
         "batch_size",
         "request_id",
         "warnings",
+        "cache",
         "timing_ms",
     ]
     assert answer["model"] == {"name": "fake", "version": "1"}
@@ -66,6 +67,7 @@ def test_the_answer_is_as_documented(
     }
     assert (answer["replica"], answer["attempt"], answer["batch_size"]) == ("fake-1", 1, 1)
     assert (answer["request_id"], answer["warnings"]) == ("my-1", [])
+    assert answer["cache"] == "off"
     assert list(answer["timing_ms"]) == ["decode", "queue", "batch", "inference", "total"]
     assert 0 < answer["timing_ms"]["decode"] < answer["timing_ms"]["total"]
 

@@ -109,7 +109,7 @@ def test_an_id_that_could_do_harm_is_replaced(http: FlaskClient, given: str) -> 
 def test_a_result_says_where_its_time_went(http: FlaskClient, photo: bytes) -> None:
     timing = http.post("/api/v1/classify", data=photo).headers["Server-Timing"]
     names = [part.split(";")[0] for part in timing.split(", ")]
-    assert names == ["decode", "queue", "batch", "inference", "total"]
+    assert names == ["decode", "queue", "batch", "inference", "total", "cache"]
 
 
 @pytest.mark.parametrize("path", ["/api/v1/classify", "/readyz", "/", "/v2"])

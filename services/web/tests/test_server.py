@@ -34,6 +34,8 @@ class Server:
             "WEB_PORT": str(self.port),
             "WEB_BROKER": broker,
             "WEB_DECODERS": "1",
+            # The tests send one picture again and again and count what arrives.
+            "WEB_CACHE_BYTES": "0",
             "HOME": "/nonexistent",
             **settings,
         }

@@ -4,6 +4,7 @@ import msgspec
 
 from webapp.classifier import Classified, TimingMs
 from webapp.envelope import Problem
+from webapp.sharing import Cache
 from wire import Prediction
 
 
@@ -24,6 +25,9 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     batch_size: int
     request_id: str
     warnings: tuple[str, ...]
+    cache: Cache
+    """What spared a replica the work: an earlier answer (hit), or another request for the same
+    pixels that was under way (joined). Nothing did: miss, or off where nothing is shared."""
     timing_ms: TimingMs
 
 
@@ -57,5 +61,6 @@ def answer_of(classified: Classified, request_id: str) -> Answer:
         batch_size=result.batch_size,
         request_id=request_id,
         warnings=classified.picture.warnings,
+        cache=classified.cache,
         timing_ms=classified.timing_ms,
     )

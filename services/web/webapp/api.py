@@ -152,7 +152,7 @@ def blueprint(classifier: Classifier, many: Many, limits: Limits, description: b
             traceparent=g.traceparent,
             left=sender_left(),
         )
-        note_timing(classified.timing_ms)
+        note_timing(classified.timing_ms, classified.cache)
         return answer(answer_of(classified, g.request_id))
 
     def _each(uploads: Iterator[Upload], query: Query) -> Response:

@@ -114,13 +114,14 @@ class ModelClient:
             raise ProtocolError(f"The broker answered a picture with a {type(reply).__name__}.")
         return reply
 
-    def catalogue(self, *, deadline: float) -> Catalogue:
+    def catalogue(self, *, deadline: float, left: Left = nobody_left) -> Catalogue:
         """What the broker serves, possibly nothing.
 
         Raises:
             Unavailable: The broker did not answer by ``deadline``, of ``time.monotonic()``.
+            SenderLeft: ``left`` said that nobody waits for it.
         """
-        reply = self._ask(Describe(id=new_id()), deadline)
+        reply = self._ask(Describe(id=new_id()), deadline, left=left)
         if not isinstance(reply, Catalogue):
             raise ProtocolError(f"The broker described itself by a {type(reply).__name__}.")
         return reply
@@ -162,6 +163,19 @@ class ModelClient:
             chosen = next((served for served in candidates if served.replicas), chosen)
         self._contracts[model] = chosen.contract
         return chosen.contract
+
+    def is_in_use(self, contract: Contract, *, deadline: float, left: Left = nobody_left) -> bool:
+        """Whether the broker, asked now, gives requests for ``contract`` to a replica.
+
+        Raises:
+            Unavailable: The broker did not answer by ``deadline``, of ``time.monotonic()``.
+            SenderLeft: ``left`` said so.
+        """
+        for served in self.catalogue(deadline=deadline, left=left).models:
+            # Of several versions the one in use is listed first.
+            if served.contract.model == contract.model:
+                return served.contract.digest == contract.digest and bool(served.replicas)
+        return False
 
     def forget(self, contract: Contract) -> None:
         """Makes sure that ``contract`` is not given out again without asking the broker."""
@@ -210,7 +224,8 @@ class ModelClient:
                     logger.info("request %s got lost on its way and is sent again", question.id)
                     _send(dealer, replace(question, deadline_ms=_budget_ms(deadline)), *payload)
             elif left():
-                _send(dealer, Cancel(id=question.id))
+                if isinstance(question, Request):
+                    _send(dealer, Cancel(id=question.id))
                 raise SenderLeft("The connection was closed.")
             now = time.monotonic()
             if now >= next_nudge:

@@ -43,6 +43,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Of a picture, and of a whole request wherever only one is taken."""
     max_batch_bytes: Annotated[int, msgspec.Meta(ge=1024, le=1024 * 1024 * 1024)] = 64 * 1024 * 1024
     """Of a whole request with many pictures, as they are sent: in a form or an archive."""
+    cache_bytes: Annotated[int, msgspec.Meta(ge=0)] = 8 * 1024 * 1024
+    """For remembered answers, in each web process: about 7,000 of five classes. 0: every request is
+    asked of a replica, even while the same pixels are asked about already."""
     decoders: Annotated[int, msgspec.Meta(ge=1, le=256)] = msgspec.field(default_factory=cpus)
     """Child processes that decode pictures; as many as there are CPUs unless set."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64

@@ -21,6 +21,7 @@ from webapp.classifier import TimingMs
 from webapp.errors import Unauthorised, WebError, from_exception
 from webapp.ids import new_id
 from webapp.presence import arrived
+from webapp.sharing import Cache
 
 HEADERS: Final = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; "
@@ -78,9 +79,10 @@ def problem_of(error: WebError, request_id: str) -> Problem:
     )
 
 
-def note_timing(timing_ms: TimingMs) -> None:
-    """Has the answer to the request that is being handled carry ``timing_ms`` in a header."""
+def note_timing(timing_ms: TimingMs, cache: Cache) -> None:
+    """Has the answer to the request that is being handled carry both in a header."""
     g.timing_ms = msgspec.structs.asdict(timing_ms)
+    g.cache = cache
 
 
 def install(app: Flask) -> None:
@@ -148,9 +150,10 @@ def _seal(response: Response) -> Response:
     response.headers.extend(HEADERS)
     response.headers["X-Request-Id"] = g.request_id
     timing_ms = g.get("timing_ms", {}) | {"total": (time.monotonic() - g.began) * 1000}
-    response.headers["Server-Timing"] = ", ".join(
-        f"{name};dur={spent:.1f}" for name, spent in timing_ms.items()
-    )
+    metrics = [f"{name};dur={spent:.1f}" for name, spent in timing_ms.items()]
+    if "cache" in g:
+        metrics.append(f"cache;desc={g.cache}")
+    response.headers["Server-Timing"] = ", ".join(metrics)
     if request.endpoint != "static" or response.status_code >= 400:
         response.headers["Cache-Control"] = "no-store"
     return response

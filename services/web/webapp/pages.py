@@ -34,7 +34,7 @@ def blueprint(classifier: Classifier, description: Document) -> Blueprint:
             preview=True,
             left=sender_left(),
         )
-        note_timing(classified.timing_ms)
+        note_timing(classified.timing_ms, classified.cache)
         return render_template(
             "result.html",
             result=classified.result,
