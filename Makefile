@@ -25,14 +25,14 @@ WINDOW   ?= 5
 
 VENV   := .venv
 BIN    := $(VENV)/bin
-PARTS  := wire imaging web model
+PARTS  := wire imaging web model client
 
 # Every file is compiled under the newest versions that the tests ran with (-c), so that a
 # container gets what was tested. Our own parts are not on the package index.
-OURS   := sightline-wire sightline-imaging sightline-web sightline-model
+OURS   := sightline-wire sightline-imaging sightline-web sightline-model sightline-client
 LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
           --custom-compile-command "make lock" $(OURS:%=--no-emit-package %)
-ALL    := services/web/pyproject.toml services/model/pyproject.toml --extra litert
+ALL    := services/web/pyproject.toml services/model/pyproject.toml services/client/pyproject.toml --extra litert
 
 .DEFAULT_GOAL := help
 .PHONY: help run test check fuzz chaos load bench bench-scale keys lock clean
@@ -95,14 +95,16 @@ lock: $(VENV)/.dev  ## compile the pinned requirement files from the pyproject f
 clean:  ## remove what was installed here
 	rm -rf $(VENV) .venv-bench-*
 
-# The four parts run from their folders: a .pth file does what an editable install does, and
-# needs no build tool from the network.
-$(VENV)/.run: requirements.txt
+# The parts run from their folders: a .pth file does what an editable install does, and a script of
+# one line what its entry point does. Neither needs a build tool from the network.
+$(VENV)/.run: requirements.txt Makefile
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"Sightline needs Python 3.11 to 3.13; {sys.executable} is %d.%d. Try: make PYTHON=python3.12 ..." % v)'
 	@echo "Installing into $(VENV) ..."
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@printf '$(CURDIR)/services/%s\n' $(PARTS) > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sightline.pth"
+	@printf '#!/bin/sh\nexec "%s/python" -m sightline "$$@"\n' "$(CURDIR)/$(BIN)" > $(BIN)/sightline
+	@chmod +x $(BIN)/sightline
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run

@@ -20,13 +20,20 @@ import msgspec
 import pytest
 
 from modelserver.config import BrokerConfig, ReplicaConfig
+from sightline.__main__ import command_line
 from tests.conftest import ROOT, Service
 from webapp.app import create_app
 from webapp.config import GUNICORNS_OWN, Config
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/**/*.md")])
 SERVICES = sorted(ROOT.glob("services/*"))
-PACKAGES = {"wire": "wire", "imaging": "imaging", "web": "webapp", "model": "modelserver"}
+PACKAGES = {
+    "wire": "wire",
+    "imaging": "imaging",
+    "web": "webapp",
+    "model": "modelserver",
+    "client": "sightline",
+}
 SETTINGS_OF: dict[str, type[msgspec.Struct]] = {
     "WEB_": Config,
     "BROKER_": BrokerConfig,
@@ -172,6 +179,13 @@ def test_every_module_that_is_run_can_be_run(document: Path) -> None:
         for module in words:
             if module.startswith("python:"):
                 assert is_module(module.removeprefix("python:")), " ".join(words)
+
+
+@each_document
+def test_every_command_of_the_command_line_is_understood(document: Path) -> None:
+    for words in command_lines(document):
+        if Path(words[0]).name == "sightline" and len(words) > 1 and "--help" not in words:
+            command_line().parse_args(words[1:])
 
 
 def test_the_programs_of_the_model_server_are_those_in_its_readme() -> None:

@@ -18,7 +18,14 @@ import zmq
 from msgspec import UNSET
 from msgspec.structs import replace
 
-from webapp.errors import ProtocolError, SenderLeft, Unavailable, UnknownModel, from_failure
+from webapp.errors import (
+    PictureRefused,
+    ProtocolError,
+    SenderLeft,
+    Unavailable,
+    UnknownModel,
+    from_failure,
+)
 from webapp.ids import new_id
 from webapp.presence import Left, nobody_left
 from webapp.sockets import Closed, Dealer, SocketPool
@@ -28,6 +35,7 @@ from wire import (
     Contract,
     Describe,
     Failure,
+    FailureCode,
     FromClient,
     Inquire,
     Observe,
@@ -109,6 +117,49 @@ class ModelClient:
         )
         reply = self._ask(request, deadline, pixels, left=left)
         if isinstance(reply, Failure):
+            raise from_failure(reply)
+        if not isinstance(reply, Result):
+            raise ProtocolError(f"The broker answered a picture with a {type(reply).__name__}.")
+        return reply
+
+    def classify_file(
+        self,
+        file: Buffer,
+        *,
+        model: str = "",
+        deadline: float,
+        top_k: int = 5,
+        trace: str = "",
+        priority: Priority = "interactive",
+    ) -> Result:
+        """The ``top_k`` (1 to 100) most probable classes of an image file, which a replica decodes.
+
+        Args:
+            file: As it was found, in a format that `imaging` takes.
+            model: Its name; empty for the first one that has a replica.
+            deadline: A point of ``time.monotonic()``.
+            top_k: How many classes to return.
+            trace: The caller's name for this request in the logs of broker and replica.
+            priority: What is bulk waits for all that is interactive.
+
+        Raises:
+            PictureRefused: The file is no picture that can be used.
+            ModelError: Another of its subclasses, by what can be done about it.
+        """
+        request = Request(
+            id=new_id(),
+            model=self.contract(model, deadline=deadline).model,
+            digest="",
+            deadline_ms=_budget_ms(deadline),
+            top_k=top_k,
+            encoding="image",
+            priority=priority,
+            trace=trace,
+        )
+        reply = self._ask(request, deadline, file)
+        if isinstance(reply, Failure):
+            if reply.code is FailureCode.BAD_PAYLOAD:
+                raise PictureRefused(reply.message)
             raise from_failure(reply)
         if not isinstance(reply, Result):
             raise ProtocolError(f"The broker answered a picture with a {type(reply).__name__}.")

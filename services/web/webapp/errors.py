@@ -252,6 +252,16 @@ class Poisoned(ModelError):
     remedy = "Send another picture, or this one saved anew."
 
 
+class PictureRefused(ModelError):
+    """A replica, which was given the file itself, could not decode it; its words say why and what
+    would help."""
+
+    status = 422
+    kind = "unusable-image"
+    title = "The picture cannot be used"
+    remedy = ""
+
+
 class EngineFailed(ModelError):
     """The model failed on this batch and lives on."""
 

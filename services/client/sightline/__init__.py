@@ -1,0 +1,1 @@
+"""Sightline at the command line: classes for files, and what goes on at the service."""
