@@ -213,7 +213,7 @@ class Classifier:
                 )
                 continue
             try:
-                return self._client.classify(
+                result, _ = self.sharing.classify(
                     pixels,
                     contract=contract,
                     deadline=deadline,
@@ -226,6 +226,8 @@ class Classifier:
             except (StaleContract, UnknownModel) as error:
                 self._client.forget(contract)
                 outdated = error
+                continue
+            return result
         raise outdated
 
     def models(self, *, deadline: float) -> tuple[Served, ...]:
