@@ -43,7 +43,7 @@ def test_without_it_nobody_is(http: FlaskClient, key: str, photo: bytes, given: 
     headers = {"Authorization": given.format(key=key)} if given else {}
     answer = http.post("/api/v1/classify", data=photo, headers=headers)
     assert answer.status_code == 401
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert answer.headers["WWW-Authenticate"] == 'Bearer realm="Sightline"'
     assert answer.json is not None
     assert answer.json["type"] == "urn:sightline:problem:unauthorised"
 
@@ -68,6 +68,23 @@ def test_clients_of_the_inference_protocol_are_asked(
     assert "API key" in answer.json["error"]
     headers = {"Authorization": f"Bearer {key}"}
     assert http.open(path, method=method, headers=headers).status_code != 401
+
+
+def test_a_browser_asks_its_user_for_the_key_of_the_status(http: FlaskClient, key: str) -> None:
+    refused = http.get("/status")
+    assert refused.status_code == 401
+    assert refused.headers["WWW-Authenticate"] == 'Basic realm="Sightline"'
+    assert "give the key as the password" in refused.get_data(as_text=True)
+    assert http.get("/status", auth=("anybody", key)).status_code == 200
+    assert http.get("/api/v1/status", auth=("anybody", key)).status_code == 200
+    assert http.get("/status", auth=(key, "anybody")).status_code == 401
+
+
+def test_what_a_browser_sends_by_itself_may_only_look(
+    http: FlaskClient, key: str, photo: bytes
+) -> None:
+    answer = http.post("/api/v1/classify", data=photo, auth=("anybody", key))
+    assert answer.status_code == 401
 
 
 def test_every_operation_that_asks_for_one_says_so(http: FlaskClient) -> None:

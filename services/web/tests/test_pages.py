@@ -1,14 +1,15 @@
-"""The pages: what a browser without JavaScript gets."""
+"""The pages: what a browser without JavaScript gets, and what their scripts are told."""
 
 import html
 import io
 import re
 
+import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from imaging import DecoderPool
-from webapp.testing import CONTRACT, predictions
+from webapp.testing import CONTRACT, FakeModel, predictions
 
 
 def upload(http: FlaskClient, picture: bytes, name: str = "photo.jpg") -> TestResponse:
@@ -22,7 +23,8 @@ def test_the_form_posts_a_file_to_the_uploader(http: FlaskClient) -> None:
     )
     assert re.search(r'<label for="file">', page)
     assert re.search(r'<input id="file" name="file" type="file"', page)
-    assert "<script" not in page
+    assert not re.search(r"<script(?! type=\"module\" src=)", page)
+    assert "style=" not in page
 
 
 def test_three_classes_are_shown_with_their_probabilities(
@@ -69,17 +71,35 @@ def test_the_page_says_the_same_as_the_api(http: FlaskClient, one_pixel: bytes) 
         assert problem[said] in page
 
 
-def test_the_stylesheet_is_ours(http: FlaskClient) -> None:
-    page = http.get("/").get_data(as_text=True)
-    assert re.findall(r'(?:src|href)="([^"]+)"', page) == [
-        "data:,",
-        "/static/style.css",
-        "/",
-        "/api/docs",
-    ]
+@pytest.mark.parametrize(("path", "script"), [("/status", "status.js")])
+def test_whatever_a_page_needs_is_ours(http: FlaskClient, path: str, script: str) -> None:
+    page = http.get(path).get_data(as_text=True)
+    found = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert found[:3] == ["data:,", "/static/style.css", f"/static/{script}"]
+    assert set(found[3:]) <= {"/", "/status", "/api/docs", "/api/v1/status"}
     with http.get("/static/style.css") as style:
         assert style.mimetype == "text/css"
         assert "url(" not in style.get_data(as_text=True)
+    with http.get(f"/static/{script}") as code:
+        assert code.mimetype == "text/javascript"
+        there = set(re.findall(r"https?://[^\"'` ]+", code.get_data(as_text=True)))
+        assert there <= {"http://www.w3.org/2000/svg"}
+
+
+def test_the_status_can_be_read_without_javascript(http: FlaskClient, fake: FakeModel) -> None:
+    fake.replicas = ("one", "two")
+    page = http.get("/status").get_data(as_text=True)
+    assert '<th scope="row">fake 1</th>' in page
+    assert re.findall(r'<th scope="row">(one|two)</th>', page) == ["one", "two"]
+    assert "0 of 1" in page
+    assert '<noscript><p><a href="/status">Look again</a></p></noscript>' in page
+
+
+def test_the_status_page_comes_even_without_a_broker(http: FlaskClient, fake: FakeModel) -> None:
+    fake.silent = True
+    answer = http.get("/status")
+    assert answer.status_code == 200
+    assert "The broker does not answer." in answer.get_data(as_text=True)
 
 
 def test_the_api_is_described_on_a_page(http: FlaskClient) -> None:
@@ -98,7 +118,7 @@ def test_the_api_is_described_on_a_page(http: FlaskClient) -> None:
     assert linked
     assert all(f'id="{name}"' in page for name in linked)
     assert set(re.findall(r'(?:src|href)="([^"#][^"]*)"', page)) == {
-        *("data:,", "/static/style.css", "/", "/api/openapi.json")
+        *("data:,", "/static/style.css", "/", "/status", "/api/docs", "/api/openapi.json")
     }
     assert "<script" not in page
     assert "style=" not in page

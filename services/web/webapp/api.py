@@ -19,6 +19,7 @@ from webapp.errors import BadRequest
 from webapp.many import MEDIA as NDJSON
 from webapp.many import Many
 from webapp.presence import Left, sender_left
+from webapp.status import Watch
 from webapp.uploads import CLASSIFY, INSPECT, Limits, picture_in_body, pictures_in_body
 from wire import Served
 from wire.contract import Filter
@@ -128,8 +129,11 @@ class Health(msgspec.Struct, frozen=True):
     replicas: tuple[str, ...] = ()
 
 
-def blueprint(classifier: Classifier, many: Many, limits: Limits, description: bytes) -> Blueprint:
-    """The routes for programs, answered by ``classifier``; ``description`` is given as it is."""
+def blueprint(
+    classifier: Classifier, watch: Watch, many: Many, limits: Limits, description: bytes
+) -> Blueprint:
+    """The routes for programs, answered by ``classifier`` and ``watch``; ``description`` is given
+    as it is."""
     api = Blueprint("api", __name__)
 
     @api.post(CLASSIFY)
@@ -203,6 +207,10 @@ def blueprint(classifier: Classifier, many: Many, limits: Limits, description: b
     def models() -> Response:
         served = classifier.models(deadline=time.monotonic() + READY_S)
         return answer(Models(tuple(map(_served_model, served))))
+
+    @api.get("/api/v1/status")
+    def status() -> Response:
+        return answer(watch.look(deadline=time.monotonic() + READY_S))
 
     @api.get("/api/openapi.json")
     def openapi() -> Response:

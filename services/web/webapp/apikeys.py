@@ -4,8 +4,12 @@ Rules:
 - The file holds a line a key: its SHA-256 in hex, and a name for people. The keys themselves are
   nowhere but with their owners. They are random and long, so a plain hash cannot be guessed back.
 - A key is compared with all of them, and always as slowly: how long it takes tells nothing.
-- Only the API asks. The pages are for people, its description is for whoever wants a key, and
-  health is for the platform.
+- The API asks, and so does the status page, which tells what an operator wants to know. The other
+  pages are for people, the API's description is for whoever wants a key, and health is for the
+  platform.
+- A browser asks its user for a name and a password when the status page does: the key is the
+  password, the name is ignored. What a browser then sends along by itself lets it look and change
+  nothing, or any page of the web could use it.
 """
 
 import hashlib
@@ -20,7 +24,8 @@ from flask import Flask, request
 from webapp.config import ConfigError
 from webapp.errors import Unauthorised
 
-GUARDED: Final = ("/api/v1/", "/v2/")
+STATUS_PAGE: Final = "/status"
+GUARDED: Final = ("/api/v1/", "/v2/", f"{STATUS_PAGE}/")
 FREE: Final = "/v2/health/"
 _LINE: Final = re.compile(r"([0-9a-f]{64})\s+(\S.*)")
 
@@ -46,9 +51,17 @@ class ApiKeys:
         path = f"{request.path}/"  # The inference protocol has something to tell at /v2 itself.
         if not path.startswith(GUARDED) or path.startswith(FREE):
             return
-        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or self.owner(key.strip()) is None:
-            raise Unauthorised("The request has no API key, or one that is not known.")
+        given = request.authorization
+        key = None
+        if given is not None and given.type == "bearer":
+            key = given.token
+        elif given is not None and given.type == "basic" and request.method in ("GET", "HEAD"):
+            key = given.password
+        if self.owner(key or "") is None:
+            raise Unauthorised(
+                "The request has no API key, or one that is not known.",
+                challenge="Basic" if request.path == STATUS_PAGE else "Bearer",
+            )
 
 
 def read_api_keys(path: str) -> ApiKeys | None:

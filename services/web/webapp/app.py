@@ -11,6 +11,7 @@ from webapp.classifier import Classifier
 from webapp.client import ModelClient
 from webapp.config import Config
 from webapp.many import Many
+from webapp.status import Watch
 from webapp.uploads import InMemoryRequest, Limits
 
 CLASSIFIER = "classifier"
@@ -27,11 +28,9 @@ def create_app(
         client: The way to the broker; made from ``config`` if left out.
         decoders: Where pictures are decoded; made from ``config`` if left out.
     """
-    classifier = Classifier(
-        config,
-        client or ModelClient(config.broker, config.keys()),
-        decoders or _decoders(config),
-    )
+    client = client or ModelClient(config.broker, config.keys())
+    classifier = Classifier(config, client, decoders or _decoders(config))
+    watch = Watch(client)
     app = Flask("webapp")
     app.request_class = InMemoryRequest
     # The first length that is too much: at this one, reading stops.
@@ -43,10 +42,10 @@ def create_app(
     if keys := read_api_keys(config.api_keys_file):
         keys.guard(app)
     description = openapi.document(keyed=keys is not None)
-    app.register_blueprint(pages.blueprint(classifier, description))
+    app.register_blueprint(pages.blueprint(classifier, watch, description))
     many = Many(config.deadline_ms)
     app.register_blueprint(
-        api.blueprint(classifier, many, Limits.of(config), msgspec.json.encode(description))
+        api.blueprint(classifier, watch, many, Limits.of(config), msgspec.json.encode(description))
     )
     app.register_blueprint(inference.blueprint(classifier, config))
     return app

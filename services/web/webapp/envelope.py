@@ -24,8 +24,9 @@ from webapp.presence import arrived
 from webapp.sharing import Cache
 
 HEADERS: Final = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'self'; img-src 'self' data:; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
+    "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
@@ -118,7 +119,7 @@ def _refuse(error: Exception) -> Response | HTTPException:
     if shown.retry_after_s is not None:
         response.headers["Retry-After"] = str(shown.retry_after_s)
     if isinstance(shown, Unauthorised):
-        response.headers["WWW-Authenticate"] = "Bearer"
+        response.headers["WWW-Authenticate"] = f'{shown.challenge} realm="Sightline"'
     if shown.allow:
         response.headers["Allow"] = ", ".join(shown.allow)
     return response

@@ -147,6 +147,13 @@ class Unauthorised(WebError):
     title = "This needs an API key"
     remedy = "Send it as a header: Authorization: Bearer <your key>."
 
+    def __init__(self, detail: str, *, challenge: str = "Bearer") -> None:
+        """``challenge``: how it may be sent; for Basic a browser asks its user."""
+        super().__init__(detail)
+        self.challenge = challenge
+        if challenge == "Basic":
+            self.remedy = "Load the page again and give the key as the password, with any name."
+
 
 class SenderLeft(WebError):
     """Nobody waits for this answer any longer, so nobody will read it; it is for the log."""

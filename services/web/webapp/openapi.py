@@ -21,6 +21,7 @@ from webapp.archives import MAX_FILES
 from webapp.envelope import Problem
 from webapp.errors import WebError
 from webapp.many import MEDIA as NDJSON
+from webapp.status import ServiceStatus
 from webapp.uploads import CLASSIFY, INSPECT, JsonPicture
 
 Document = dict[str, Any]
@@ -121,6 +122,18 @@ _OPERATIONS: Final = (
         "Which models there are",
         "What each wants its pictures to be, and which replicas of it are alive.",
         Models,
+        _FROM_BROKER,
+        guarded=True,
+    ),
+    _Operation(
+        "/api/v1/status",
+        "get",
+        "status",
+        "What goes on",
+        "What waits, who works, and how long it took. Numbers that count upwards do so from the "
+        "broker's start: what happened between two answers is their difference. A new answer is to "
+        "be had twice a second.",
+        ServiceStatus,
         _FROM_BROKER,
         guarded=True,
     ),

@@ -1,22 +1,31 @@
-"""The pages for people: a form, and what the model saw in the picture. They need no JavaScript."""
+"""The pages for people: a form, what the model saw in the picture, and what goes on behind it.
 
+Rules:
+- They work without JavaScript, and say the same with it.
+"""
+
+import time
 from base64 import b64encode
 from typing import Final
 
 from flask import Blueprint, g, render_template
 
+from webapp.api import READY_S
 from webapp.classifier import Classifier
 from webapp.envelope import note_timing
+from webapp.errors import Unavailable
 from webapp.openapi import Document
 from webapp.presence import sender_left
+from webapp.status import Watch
 from webapp.uploads import picture_in_form
 
 SHOWN: Final = 3
 """Classes on the page, as in the tutorial."""
 
 
-def blueprint(classifier: Classifier, description: Document) -> Blueprint:
-    """The routes for browsers, answered by ``classifier``; ``description`` is the API's."""
+def blueprint(classifier: Classifier, watch: Watch, description: Document) -> Blueprint:
+    """The routes for browsers, answered by ``classifier`` and ``watch``; ``description`` is the
+    API's."""
     pages = Blueprint("pages", __name__)
 
     @pages.get("/")
@@ -42,6 +51,14 @@ def blueprint(classifier: Classifier, description: Document) -> Blueprint:
             preview=b64encode(classified.picture.preview).decode(),
             timing_ms=classified.timing_ms,
         )
+
+    @pages.get("/status")
+    def status() -> str:
+        try:
+            seen = watch.look(deadline=time.monotonic() + READY_S)
+        except Unavailable:
+            seen = None  # The page says so, and goes on asking.
+        return render_template("status.html", status=seen)
 
     @pages.get("/api/docs")
     def docs() -> str:

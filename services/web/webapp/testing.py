@@ -113,6 +113,8 @@ class FakeModel:
         """The ids that clients do not wait for any longer."""
         self.descriptions = 0
         """How often clients asked what is served."""
+        self.observations = 0
+        """How often clients asked what is going on."""
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         self._router.linger = 0
@@ -188,6 +190,8 @@ class FakeModel:
                 self.cancelled.append(unwanted)
             case Describe():
                 self.descriptions += 1
+            case Observe():
+                self.observations += 1
 
     def _consider(self, client: bytes, request: Request, payload: bytes) -> None:
         if self.lose:
