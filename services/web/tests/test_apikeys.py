@@ -1,5 +1,6 @@
 """API keys: asked for where they are wanted, and kept by nobody but their owners."""
 
+import io
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +86,13 @@ def test_what_a_browser_sends_by_itself_may_only_look(
 ) -> None:
     answer = http.post("/api/v1/classify", data=photo, auth=("anybody", key))
     assert answer.status_code == 401
+
+
+def test_the_page_works_for_people_without_a_key(http: FlaskClient, photo: bytes) -> None:
+    for accept in ("text/html", "application/json"):
+        form = {"file": (io.BytesIO(photo), "photo.jpg")}
+        answer = http.post("/uploader", data=form, headers={"Accept": accept})
+        assert (answer.status_code, answer.mimetype) == (200, accept)
 
 
 def test_every_operation_that_asks_for_one_says_so(http: FlaskClient) -> None:

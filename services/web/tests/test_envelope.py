@@ -71,7 +71,7 @@ def test_every_answer_has_its_headers(
         "style-src 'self'",
         "script-src 'self'",
         "connect-src 'self'",
-        "img-src 'self' data:",
+        "img-src 'self' data: blob:",
         "form-action 'self'",
         "base-uri 'none'",
         "frame-ancestors 'none'",

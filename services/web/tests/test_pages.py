@@ -71,7 +71,7 @@ def test_the_page_says_the_same_as_the_api(http: FlaskClient, one_pixel: bytes) 
         assert problem[said] in page
 
 
-@pytest.mark.parametrize(("path", "script"), [("/status", "status.js")])
+@pytest.mark.parametrize(("path", "script"), [("/", "app.js"), ("/status", "status.js")])
 def test_whatever_a_page_needs_is_ours(http: FlaskClient, path: str, script: str) -> None:
     page = http.get(path).get_data(as_text=True)
     found = re.findall(r'(?:src|href)="([^"]+)"', page)
@@ -84,6 +84,26 @@ def test_whatever_a_page_needs_is_ours(http: FlaskClient, path: str, script: str
         assert code.mimetype == "text/javascript"
         there = set(re.findall(r"https?://[^\"'` ]+", code.get_data(as_text=True)))
         assert there <= {"http://www.w3.org/2000/svg"}
+
+
+def test_a_script_gets_what_the_api_would_say(http: FlaskClient, photo: bytes) -> None:
+    told = http.post("/api/v1/classify?top_k=3", data=photo).get_json()
+    form = {"file": (io.BytesIO(photo), "photo.jpg")}
+    answer = http.post("/uploader", data=form, headers={"Accept": "application/json"})
+    assert answer.mimetype == "application/json"
+    shown = answer.get_json()
+    assert list(shown) == list(told)
+    assert shown["predictions"] == told["predictions"]
+
+
+def test_a_script_gets_a_problem_as_the_api_would_say_it(
+    http: FlaskClient, one_pixel: bytes
+) -> None:
+    form = {"file": (io.BytesIO(one_pixel), "photo.jpg")}
+    answer = http.post("/uploader", data=form, headers={"Accept": "application/json"})
+    assert answer.mimetype == "application/problem+json"
+    told = http.post("/api/v1/classify", data=one_pixel).get_json()
+    assert answer.get_json() | {"instance": ""} == told | {"instance": ""}
 
 
 def test_the_status_can_be_read_without_javascript(http: FlaskClient, fake: FakeModel) -> None:

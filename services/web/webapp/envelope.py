@@ -24,12 +24,15 @@ from webapp.presence import arrived
 from webapp.sharing import Cache
 
 HEADERS: Final = {
+    # A picture that a person chose is shown out of the browser's own memory, which is blob:.
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; "
-    "connect-src 'self'; img-src 'self' data:; form-action 'self'; base-uri 'none'; "
+    "connect-src 'self'; img-src 'self' data: blob:; form-action 'self'; base-uri 'none'; "
     "frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+
+JSON: Final = "application/json"
 
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
@@ -58,7 +61,7 @@ class InferenceProblem(msgspec.Struct, frozen=True):
     """What is wrong, and what would be accepted."""
 
 
-def answer(body: msgspec.Struct, *, status: int = 200, media: str = "application/json") -> Response:
+def answer(body: msgspec.Struct, *, status: int = 200, media: str = JSON) -> Response:
     """``body`` as JSON."""
     return Response(msgspec.json.encode(body) + b"\n", status, content_type=media)
 
@@ -131,10 +134,17 @@ def _shown(error: WebError) -> Response:
     return _problem(error) if _asked_by_program() else _page(error)
 
 
+def wants_json() -> bool:
+    """Whether whoever sent the request that is being handled prefers JSON to a page."""
+    return request.accept_mimetypes.best_match(("text/html", "application/json")) == JSON
+
+
 def _asked_by_program() -> bool:
     if request_ctx.url_adapter is None:
         return True  # The Host header is no name: no browser sends such, and no page can link.
-    return request.path.startswith("/api/") or request.path in ("/healthz", "/readyz")
+    if request.path.startswith("/api/") or request.path in ("/healthz", "/readyz"):
+        return True
+    return wants_json()
 
 
 def _problem(error: WebError) -> Response:

@@ -2,17 +2,21 @@
 
 Rules:
 - They work without JavaScript, and say the same with it.
+- The script of a page may ask the page's own address for JSON instead of a page. So where programs
+  need a key the page works as its form does; what only the API has (the choice of the model, for
+  one) stays behind the key.
 """
 
 import time
 from base64 import b64encode
 from typing import Final
 
-from flask import Blueprint, g, render_template
+from flask import Blueprint, Response, g, render_template
 
+from webapp.answers import answer_of
 from webapp.api import READY_S
 from webapp.classifier import Classifier
-from webapp.envelope import note_timing
+from webapp.envelope import answer, note_timing, wants_json
 from webapp.errors import Unavailable
 from webapp.openapi import Document
 from webapp.presence import sender_left
@@ -33,17 +37,19 @@ def blueprint(classifier: Classifier, watch: Watch, description: Document) -> Bl
         return render_template("index.html")
 
     @pages.post("/uploader")
-    def uploader() -> str:
+    def uploader() -> str | Response:
         classified = classifier.classify(
             picture_in_form("file"),
             top_k=SHOWN,
             began=g.began,
             trace=g.request_id,
             traceparent=g.traceparent,
-            preview=True,
+            preview=not wants_json(),
             left=sender_left(),
         )
         note_timing(classified.timing_ms, classified.cache)
+        if wants_json():
+            return answer(answer_of(classified, g.request_id))
         return render_template(
             "result.html",
             result=classified.result,
