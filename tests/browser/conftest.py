@@ -32,6 +32,11 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{service.port}"
 
 
+ANSWERS = ("/uploader", "/api/v1/status")
+"""What may fail, because a test has it fail."""
+IN_MEMORY = ("data", "blob")
+
+
 class Visit:
     """One person at the page, and everything that their browser complains of or asks for."""
 
@@ -51,7 +56,7 @@ class Visit:
 
     @property
     def field(self) -> Locator:
-        return self.page.locator("input[type=file]")
+        return self.page.locator("input[name=file]")
 
     @property
     def button(self) -> Locator:
@@ -62,6 +67,16 @@ class Visit:
         self.field.set_input_files(self.file(picture, name))
         with self.page.expect_navigation(url="**/uploader"):
             self.button.click()
+        return self
+
+    @property
+    def items(self) -> Locator:
+        """What the script shows of each picture."""
+        return self.page.locator(".item")
+
+    def choose(self, *paths: Path) -> "Visit":
+        """Choose files where the script takes them."""
+        self.field.set_input_files(paths)
         return self
 
     def file(self, content: bytes, name: str = "photo.jpg") -> Path:
@@ -79,15 +94,16 @@ class Visit:
         )
 
     def _note(self, message: ConsoleMessage) -> None:
-        # That a page has an error status is told as an error, too; the tests look at the status.
-        told_of_page = message.text.startswith("Failed to load resource")
-        if told_of_page and message.location["url"] == f"{self._address}/uploader":
+        # That an answer has an error status is told as an error, too; the tests look at what the
+        # page makes of it.
+        failed = message.text.startswith("Failed to load resource")
+        if failed and message.location["url"].removeprefix(self._address) in ANSWERS:
             return
         if message.type in ("error", "warning"):
             self.complaints.append(message.text)
 
     def _count(self, request: Request) -> None:
-        if urlsplit(request.url).scheme != "data":
+        if urlsplit(request.url).scheme not in IN_MEMORY:
             self.asked.append(request.url)
 
     def check(self) -> None:
@@ -103,6 +119,22 @@ def context(browser: Browser) -> Iterator[BrowserContext]:
     with browser.new_context(java_script_enabled=False, locale="en-GB") as fresh:
         fresh.set_default_timeout(15_000)
         yield fresh
+
+
+@pytest.fixture
+def scripted(browser: Browser) -> Iterator[BrowserContext]:
+    """A fresh profile with JavaScript."""
+    with browser.new_context(locale="en-GB") as fresh:
+        fresh.set_default_timeout(15_000)
+        yield fresh
+
+
+@pytest.fixture
+def guest(scripted: BrowserContext, address: str, tmp_path: Path) -> Iterator[Visit]:
+    """As `visit`, of a person whose browser runs the page's script."""
+    opened = Visit(scripted, address, tmp_path).home()
+    yield opened
+    opened.check()
 
 
 @pytest.fixture

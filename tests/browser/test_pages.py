@@ -121,7 +121,7 @@ def test_the_keyboard_is_enough(visit: Visit, picture: bytes) -> None:
     expect(visit.field).to_have_value(re.compile("photo.jpg$"))
     page.keyboard.press("Tab")
     expect(visit.button).to_be_focused()
-    assert visit.style("button", "outline-style") == "solid"
+    assert visit.style(".upload button", "outline-style") == "solid"
     with page.expect_navigation(url="**/uploader"):
         page.keyboard.press("Enter")
     expect(page.get_by_role("listitem")).to_have_count(3)

@@ -170,7 +170,7 @@ class Item {
     });
     const receipt = this.find(".receipt");
     receipt.hidden = false;
-    receipt.querySelector("summary").textContent = `${elapsed.toFixed(0)} ms in all`;
+    receipt.querySelector("summary").textContent = `${elapsed.toFixed(0)}\u00a0ms in all`;
     receipt.querySelector("dl").replaceChildren(...rows);
     const crowd = batch_size > 1 ? `, in a batch of ${batch_size}` : "";
     const by = `${model.name}, version ${model.version}, on ${replica}${crowd}`;
@@ -261,7 +261,7 @@ function step(name, from, spent, whole) {
   const lane = made("dd", "lane");
   lane.setAttribute("aria-hidden", "true");
   lane.append(bar((100 * spent) / whole, (100 * from) / whole));
-  row.append(made("dt", "", name), made("dd", "", `${spent.toFixed(1)} ms`), lane);
+  row.append(made("dt", "", name), made("dd", "", `${spent.toFixed(1)}\u00a0ms`), lane);
   return row;
 }
 
@@ -271,7 +271,7 @@ function showClasses(element, seen) {
   classes.replaceChildren(
     ...seen.map(([label, percent]) => {
       const row = document.createElement("li");
-      const number = made("span", "percent", `${percent.toFixed(1)} %`);
+      const number = made("span", "percent", `${percent.toFixed(1)}\u00a0%`);
       row.append(made("span", "label", label), number, bar(percent));
       return row;
     }),
@@ -339,7 +339,7 @@ function tell() {
       : `${best.label}, ${(100 * best.probability).toFixed(0)} percent.`;
     address(item.fragment ?? "");
   } else {
-    said.textContent = all.length ? `${heading.textContent} done.` : "";
+    said.textContent = all.length ? `${heading.textContent}${over ? "" : " done"}.` : "";
     if (!shared?.isConnected) address("");
   }
 }
@@ -402,7 +402,9 @@ form.querySelector("label").textContent = "Choose pictures";
 
 const camera = made("label", "camera", "Take a photo");
 const lens = document.createElement("input");
-Object.assign(lens, { type: "file", accept: "image/*", capture: "environment" });
+for (const [name, value] of [["type", "file"], ["accept", "image/*"], ["capture", "environment"]]) {
+  lens.setAttribute(name, value);
+}
 camera.append(lens);
 field.after(camera, made("p", "ways", "or drop them anywhere on this page, or paste one"));
 
