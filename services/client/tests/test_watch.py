@@ -28,6 +28,7 @@ def look(*, uptime_ms: float, answered: tuple[int, ...], done: int = 40) -> Stat
         model="tench-net",
         version="2",
         device="cpu",
+        parallel=1,
         credit=8,
         held=2,
         leaving=False,

@@ -326,7 +326,7 @@ class ReplacedMidway(FakeModel):
 def test_a_batch_is_answered_by_one_version(decoders: DecoderPool) -> None:
     with ReplacedMidway() as fake:
         client = ModelClient(fake.endpoint)
-        http = create_app(Config(), client, decoders).test_client()
+        http = create_app(Config(cache_bytes=0), client, decoders).test_client()
         response = http.post(INFER, **binary_pixels(*[PIXELS] * 8))
         assert response.get_json()["model_version"] == "2"
         assert outputs(response)["labels"]["shape"] == [8, 5]
