@@ -183,20 +183,27 @@ def test_a_head_that_is_too_long_is_told_so_in_our_words(server: Server) -> None
 
 def test_one_client_cannot_open_all_connections(fake: FakeModel, until: Until) -> None:
     with serving(fake.endpoint, until, WEB_CLIENT_CONNECTIONS="4") as server:
-        there = ("127.0.0.1", server.port)
-        held = [socket.create_connection(there) for _ in range(4)]
-        with socket.create_connection(there, timeout=5) as one_too_many:
+
+        def connected(client: str) -> socket.socket:
+            there = ("127.0.0.1", server.port)
+            return socket.create_connection(there, timeout=5, source_address=(client, 0))
+
+        def answered(client: str) -> bool:
+            with connected(client) as connection:
+                connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+                return answer_on(connection).startswith(b"HTTP/1.1 200 ")
+
+        # Another one than has just asked whether the server is up.
+        held = [connected("127.0.0.2") for _ in range(4)]
+        with connected("127.0.0.2") as one_too_many:
             answer = answer_on(one_too_many)
         assert answer.startswith(b"HTTP/1.1 429 Too Many Requests\r\n")
         assert b"\r\nRetry-After: 1\r\n" in answer
         assert b"\r\nX-Request-Id: " in answer
         assert b"urn:sightline:problem:too-many-at-once" in answer
-        other = socket.create_connection(there, timeout=5, source_address=("127.0.0.2", 0))
-        with other:
-            other.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-            assert answer_on(other).startswith(b"HTTP/1.1 200 ")
+        assert answered("127.0.0.3")
         held.pop().close()
-        until(server.is_up)
+        until(lambda: answered("127.0.0.2"))
         for connection in held:
             connection.close()
 
