@@ -310,6 +310,7 @@ class Dispatcher:
         known = self._replicas.get(identity)
         if known is not None and known.contract == contract:
             known.credit, known.heard = ready.credit, now
+            model.moved(known)
         else:
             if known is not None:
                 self._lose([known], f"it serves {contract.model} {contract.version} now", now)
@@ -382,6 +383,7 @@ class Dispatcher:
         for job in [job for job in replica.held.values() if job.answered and job.deadline < due]:
             self.counts["written_off"] += 1
             del replica.held[job.id]
+            self._models[replica.contract.model].moved(replica)
         if replica.leaving:
             self._release(replica)
 
@@ -391,6 +393,7 @@ class Dispatcher:
             self.counts["late"] += 1
             return
         model = self._models[replica.contract.model]
+        model.moved(replica)
         model.rate.observe(now, 1, bool(model.queue))
         if isinstance(message, Done):
             model.observe(replica, message.timing.inference, message.batch_size)
@@ -517,8 +520,9 @@ class Dispatcher:
         is expected to be through with it first."""
         if not model.queue:
             return
-        staff = model.staff
+        free = model.free
         if model.queue.returned:
+            staff = model.staff
             # Not to one that is about to be lost: its second death would convict an innocent.
             lively = now - self.limits.liveness_s / 2
             for replica in staff:
@@ -529,8 +533,11 @@ class Dispatcher:
             if model.queue.returned and not any(replica.isolating for replica in staff):
                 # Nobody is idle, so the one nearest to it is kept free of new work until it is.
                 nearest = min(staff, key=lambda r: len(r.held), default=None)
-                staff = [replica for replica in staff if replica is not nearest]
-        placement = Placement(staff, now - self.limits.liveness_s / 2, mixed=model.mixed)
+                free = {key: replica for key, replica in free.items() if replica is not nearest}
+        if not free:
+            return
+        rivals = model.staff if model.mixed else []
+        placement = Placement(free.values(), rivals, now - self.limits.liveness_s / 2)
         while (model.queue.interactive or model.queue.bulk) and (
             chosen := placement.best(len(model.queue))
         ):
@@ -541,6 +548,7 @@ class Dispatcher:
         job.replica = replica.identity
         job.dispatched = replica.used = now
         replica.held[job.id] = job
+        self._models[replica.contract.model].moved(replica)
         self.counts["dispatched"] += 1
         work = Work(
             job=job.id,

@@ -88,6 +88,9 @@ class Model:
     replicas: dict[bytes, Replica] = field(default_factory=dict)
     mixed: bool = False
     """Some of its replicas are much slower than others."""
+    free: dict[bytes, Replica] = field(default_factory=dict)
+    """Those of the staff that can take one more ordinary job. Kept, because it is asked for with
+    every event, and hardly any event changes more than one of many replicas."""
     waited_ms: Histogram = field(default_factory=lambda: Histogram(TIMES_MS))
     answered_ms: Histogram = field(default_factory=lambda: Histogram(TIMES_MS))
     batch_sizes: Histogram = field(default_factory=lambda: Histogram(BATCH_SIZES))
@@ -97,7 +100,18 @@ class Model:
     def changed(self) -> None:
         """Call it when a replica has come, gone or begun to leave, or the contract is another."""
         self._staff = None
+        self.free = {replica.identity: replica for replica in self.staff if replica.free}
         self._compare()
+
+    def moved(self, replica: Replica) -> None:
+        """Call it when what ``replica`` holds, or may hold, has changed."""
+        if replica.free and not replica.leaving and self._serves(replica):
+            self.free[replica.identity] = replica
+        else:
+            self.free.pop(replica.identity, None)
+
+    def _serves(self, replica: Replica) -> bool:
+        return self.contract is not None and replica.contract.digest == self.contract.digest
 
     def observe(self, replica: Replica, inference_ms: float, batch_size: int) -> None:
         """A request is through, in a batch of so many."""
@@ -128,11 +142,10 @@ class Model:
         """The replicas that take work. Those of another contract would take these pixels for
         something else, so they only finish what they have."""
         if self._staff is None:
-            digest = self.contract.digest if self.contract else None
             self._staff = [
                 replica
                 for replica in self.replicas.values()
-                if not replica.leaving and replica.contract.digest == digest
+                if not replica.leaving and self._serves(replica)
             ]
         return self._staff
 

@@ -10,6 +10,7 @@ Rules:
 """
 
 import heapq
+from collections.abc import Iterable
 
 from modelserver.fleet import Replica
 
@@ -17,21 +18,18 @@ from modelserver.fleet import Replica
 class Placement:
     """One round of handing out. Whoever `best` names has to be given a request each time."""
 
-    def __init__(self, staff: list[Replica], lively: float, *, mixed: bool) -> None:
+    def __init__(self, free: Iterable[Replica], rivals: Iterable[Replica], lively: float) -> None:
         """
         Args:
-            staff: Who may be given work at all.
+            free: Who can be given work.
+            rivals: For whom it may be better to wait: all of the staff where some are much slower
+                than others, else nobody.
             lively: Nobody is waited for of whom nothing was heard since this moment, on the
                 dispatcher's clock.
-            mixed: Whether some are much slower than others.
         """
-        self._ranking = [
-            (r.slowness * (len(r.held) + 1), r.used, n, r) for n, r in enumerate(staff) if r.free
-        ]
+        self._ranking = [(r.slowness * (len(r.held) + 1), r.used, n, r) for n, r in enumerate(free)]
         heapq.heapify(self._ranking)
-        self._rivals = []
-        if mixed:
-            self._rivals = [r for r in staff if r.heard >= lively and not r.isolating]
+        self._rivals = [r for r in rivals if r.heard >= lively and not r.isolating]
         self._last: tuple[int, Replica] | None = None
 
     def best(self, waiting: int) -> Replica | None:

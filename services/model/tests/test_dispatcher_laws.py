@@ -560,6 +560,8 @@ class Bookkeeper:
         assert len(ordinary) <= self.limits.queue_requests
         assert sum(len(ask.content) for ask in ordinary) <= self.limits.queue_bytes
         assert kept.queued == len(ordinary) + len(returned)
+        for served in kept._models.values():
+            assert served.free == {r.identity: r for r in served.staff if r.free}
         assert kept._queued_bytes == sum(len(ask.content) for ask in self.waiting)
         assert set(kept._jobs) == set(self.open)
         assert len(kept._deadlines) <= 2 * len(self.open) + STALE_DEADLINES
