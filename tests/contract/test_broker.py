@@ -15,6 +15,7 @@ import wire
 from tests.conftest import Processes, Service, eventually
 from webapp.client import ModelClient
 from webapp.errors import DeadlineExceeded, StaleContract, Unavailable, UnknownModel
+from webapp.terms import Terms
 from webapp.testing import FakeModel
 
 
@@ -33,7 +34,7 @@ class Subject:
 
     def ask(self, pixels: bytes, *, within_s: float = 5.0, top_k: int = 5) -> wire.Result:
         return self.client.classify(
-            pixels, contract=self.contract, deadline=soon(within_s), top_k=top_k
+            pixels, self.contract, Terms(deadline=soon(within_s), top_k=top_k)
         )
 
 

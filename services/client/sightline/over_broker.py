@@ -10,6 +10,7 @@ import msgspec
 from sightline.service import Status, Trouble, Unreachable
 from webapp.client import ModelClient
 from webapp.errors import Unavailable, WebError
+from webapp.terms import Terms
 from wire.keys import KeyFileError, PeerKeys, read_keys
 
 
@@ -36,9 +37,8 @@ class BrokerService:
         """As `Service.classify`."""
         began = time.monotonic()
         try:
-            result = self._client.classify_file(
-                file, model=model, deadline=began + self._timeout_s, top_k=top_k
-            )
+            terms = Terms(deadline=began + self._timeout_s, top_k=top_k)
+            result = self._client.classify_file(file, terms, model)
         except WebError as error:
             raise self._trouble(error) from None
         total_ms = round((time.monotonic() - began) * 1000, 3)

@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from webapp import errors
 from webapp.client import INQUIRE_S, ModelClient
+from webapp.terms import Terms
 from webapp.testing import CONTRACT, FakeModel, predictions
 from wire import FailureCode
 
@@ -23,13 +24,13 @@ def soon(seconds: float = 5.0) -> float:
 
 
 def test_a_picture_gets_its_classes(client: ModelClient) -> None:
-    result = client.classify(PIXELS, contract=CONTRACT, deadline=soon(), top_k=3)
+    result = client.classify(PIXELS, CONTRACT, Terms(deadline=soon(), top_k=3))
     assert result.predictions == predictions(PIXELS)[:3]
     assert (result.model, result.version, result.replica) == ("fake", "1", "fake-1")
 
 
 def test_a_request_says_what_it_is_for(client: ModelClient, fake: FakeModel) -> None:
-    client.classify(PIXELS, contract=CONTRACT, deadline=soon(3.0), top_k=7, trace="abc")
+    client.classify(PIXELS, CONTRACT, Terms(deadline=soon(3.0), top_k=7, trace="abc"))
     [request] = fake.requests
     assert (request.priority, request.traceparent) == ("interactive", UNSET)
     assert (request.model, request.digest) == (CONTRACT.model, CONTRACT.digest)
@@ -40,7 +41,7 @@ def test_a_request_says_what_it_is_for(client: ModelClient, fake: FakeModel) -> 
 def test_threads_get_their_own_answers(client: ModelClient) -> None:
     def ask(n: int) -> bool:
         pixels = bytes([n]) * CONTRACT.nbytes
-        result = client.classify(pixels, contract=CONTRACT, deadline=soon())
+        result = client.classify(pixels, CONTRACT, Terms(deadline=soon()))
         return result.predictions == predictions(pixels)[:5]
 
     with ThreadPoolExecutor(16) as threads:
@@ -54,7 +55,7 @@ def test_silence_ends_at_the_deadline(
     fake.silent = True
     began = time.monotonic()
     with pytest.raises(errors.Unavailable) as caught:
-        client.classify(PIXELS, contract=CONTRACT, deadline=began + patience_s)
+        client.classify(PIXELS, CONTRACT, Terms(deadline=began + patience_s))
     assert patience_s <= time.monotonic() - began < patience_s + 0.1
     assert caught.value.retry_after_s
 
@@ -73,7 +74,7 @@ def test_a_lost_request_is_sent_again_with_its_id_and_what_time_is_left(
     client: ModelClient, fake: FakeModel
 ) -> None:
     fake.lose = 2
-    result = client.classify(PIXELS, contract=CONTRACT, deadline=soon())
+    result = client.classify(PIXELS, CONTRACT, Terms(deadline=soon()))
     assert result.predictions == predictions(PIXELS)[:5]
     assert len(fake.requests) == 3
     assert len({request.id for request in fake.requests}) == 1
@@ -83,7 +84,7 @@ def test_a_lost_request_is_sent_again_with_its_id_and_what_time_is_left(
 
 def test_a_slow_request_is_asked_after_but_sent_once(client: ModelClient, fake: FakeModel) -> None:
     fake.delay_s = 2.5 * INQUIRE_S
-    client.classify(PIXELS, contract=CONTRACT, deadline=soon())
+    client.classify(PIXELS, CONTRACT, Terms(deadline=soon()))
     assert len(fake.requests) == 1
     assert fake.inquiries == [fake.requests[0].id] * 2
 
@@ -93,7 +94,7 @@ def test_a_restarted_broker_gets_the_request_again(
 ) -> None:
     fake.silent = True
     with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(client.classify, PIXELS, contract=CONTRACT, deadline=soon(10))
+        waiting = threads.submit(client.classify, PIXELS, CONTRACT, Terms(soon(10)))
         until(lambda: fake.requests)
         fake.stop()
         with FakeModel(endpoint=fake.endpoint) as successor:
@@ -106,15 +107,15 @@ def test_a_request_nobody_waits_for_is_cancelled(
 ) -> None:
     fake.silent = True
     with pytest.raises(errors.Unavailable):
-        client.classify(PIXELS, contract=CONTRACT, deadline=soon(0.1))
+        client.classify(PIXELS, CONTRACT, Terms(deadline=soon(0.1)))
     until(lambda: fake.cancelled == [fake.requests[0].id])
 
 
 def test_an_answer_to_another_question_is_dropped(client: ModelClient, fake: FakeModel) -> None:
     fake.copies = 2
-    client.classify(PIXELS, contract=CONTRACT, deadline=soon())
+    client.classify(PIXELS, CONTRACT, Terms(deadline=soon()))
     other = bytes(CONTRACT.nbytes)
-    result = client.classify(other, contract=CONTRACT, deadline=soon())
+    result = client.classify(other, CONTRACT, Terms(deadline=soon()))
     assert result.predictions == predictions(other)[:5]
     assert client.dropped == 1
 
@@ -122,10 +123,10 @@ def test_an_answer_to_another_question_is_dropped(client: ModelClient, fake: Fak
 def test_a_late_answer_harms_nothing(client: ModelClient, fake: FakeModel) -> None:
     fake.silent = True
     with pytest.raises(errors.Unavailable):
-        client.classify(PIXELS, contract=CONTRACT, deadline=soon(0.1))
+        client.classify(PIXELS, CONTRACT, Terms(deadline=soon(0.1)))
     fake.silent = False
     other = bytes(CONTRACT.nbytes)
-    result = client.classify(other, contract=CONTRACT, deadline=soon())
+    result = client.classify(other, CONTRACT, Terms(deadline=soon()))
     assert result.predictions == predictions(other)[:5]
 
 
@@ -148,7 +149,7 @@ def test_a_failure_raises_what_it_means(
     fake.failure = code
     fake.retry_after_ms = 2_300
     with pytest.raises(expected) as caught:
-        client.classify(PIXELS, contract=CONTRACT, deadline=soon())
+        client.classify(PIXELS, CONTRACT, Terms(deadline=soon()))
     assert type(caught.value) is expected
     assert caught.value.retry_after_s == 3
 
@@ -159,7 +160,7 @@ def test_the_brokers_word_on_a_missed_deadline_arrives_in_time(
     fake.delay_s = 60
     began = time.monotonic()
     with pytest.raises(errors.DeadlineExceeded):
-        client.classify(PIXELS, contract=CONTRACT, deadline=began + 0.4)
+        client.classify(PIXELS, CONTRACT, Terms(deadline=began + 0.4))
     assert time.monotonic() - began < 0.4
 
 
@@ -203,7 +204,7 @@ def test_closing_ends_the_calls_under_way(fake: FakeModel, until: Until) -> None
     client = ModelClient(fake.endpoint)
     fake.silent = True
     with ThreadPoolExecutor(1) as threads:
-        waiting = threads.submit(client.classify, PIXELS, contract=CONTRACT, deadline=soon(60))
+        waiting = threads.submit(client.classify, PIXELS, CONTRACT, Terms(soon(60)))
         until(lambda: fake.requests)
         client.close()
         with pytest.raises(errors.Unavailable):

@@ -15,6 +15,7 @@ from webapp.app import create_app
 from webapp.client import ModelClient
 from webapp.config import Config
 from webapp.sharing import Cache, Sharing
+from webapp.terms import Terms
 from webapp.testing import CONTRACT, FakeModel, predictions
 from wire import FailureCode, Result, Timing
 from wire.messages import Priority
@@ -43,15 +44,9 @@ class Desk:
         left: Callable[[], bool] = lambda: False,
         top_k: int = 5,
     ) -> Future[tuple[Result, Cache]]:
-        return self._threads.submit(
-            self.sharing.classify,
-            pixels,
-            contract=CONTRACT,
-            deadline=time.monotonic() + within_s,
-            top_k=top_k,
-            priority=priority,
-            left=left,
-        )
+        deadline = time.monotonic() + within_s
+        terms = Terms(deadline, top_k=top_k, priority=priority, left=left)
+        return self._threads.submit(self.sharing.classify, pixels, CONTRACT, terms)
 
     def close(self) -> None:
         self._threads.shutdown()

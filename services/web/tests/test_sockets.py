@@ -8,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from webapp.client import ModelClient
+from webapp.terms import Terms
 from webapp.testing import CONTRACT, FakeModel
 
 Until = Callable[[Callable[[], object]], None]
@@ -20,11 +21,12 @@ WARNINGS = ["-W", "error", "-W", "ignore:This process:DeprecationWarning"]
 FORKING = f"""
 import os, sys, time
 from webapp.client import ModelClient
+from webapp.terms import Terms
 from webapp.testing import CONTRACT
 
 def ask():
     pixels = bytes({CONTRACT.nbytes})
-    return client.classify(pixels, contract=CONTRACT, deadline=time.monotonic() + 5)
+    return client.classify(pixels, CONTRACT, Terms(deadline=time.monotonic() + 5))
 
 client = ModelClient(sys.argv[1])
 ask()
@@ -51,7 +53,7 @@ def no_more_than(before: tuple[int, int]) -> bool:
 
 
 def ask(client: ModelClient) -> None:
-    client.classify(PIXELS, contract=CONTRACT, deadline=time.monotonic() + 5)
+    client.classify(PIXELS, CONTRACT, Terms(deadline=time.monotonic() + 5))
 
 
 def start_and_stop() -> None:

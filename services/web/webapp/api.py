@@ -20,6 +20,7 @@ from webapp.many import MEDIA as NDJSON
 from webapp.many import Many
 from webapp.presence import Left, sender_left
 from webapp.status import Watch
+from webapp.terms import Terms
 from webapp.uploads import CLASSIFY, INSPECT, Limits, picture_in_body, pictures_in_body
 from wire import Served
 from wire.contract import Filter
@@ -145,17 +146,15 @@ def blueprint(
         )
         if not isinstance(upload, bytes):
             return _each(upload, query)
-        classified = classifier.classify(
-            upload,
-            model=query.model,
+        terms = Terms(
+            deadline=classifier.deadline(g.began, query.deadline_ms),
             top_k=query.top_k,
-            deadline_ms=query.deadline_ms,
             priority="interactive" if query.priority is msgspec.UNSET else query.priority,
-            began=g.began,
             trace=g.request_id,
             traceparent=g.traceparent,
             left=sender_left(),
         )
+        classified = classifier.classify(upload, terms, began=g.began, model=query.model)
         note_timing(classified.timing_ms, classified.cache)
         return answer(answer_of(classified, g.request_id))
 
@@ -163,17 +162,15 @@ def blueprint(
         traceparent = g.traceparent
 
         def classify(file: bytes, item_id: str, began: float, left: Left) -> Classified:
-            return classifier.classify(
-                file,
-                model=query.model,
+            terms = Terms(
+                deadline=classifier.deadline(began, query.deadline_ms),
                 top_k=query.top_k,
-                deadline_ms=query.deadline_ms,
                 priority="bulk" if query.priority is msgspec.UNSET else query.priority,
-                began=began,
                 trace=item_id,
                 traceparent=traceparent,
                 left=left,
             )
+            return classifier.classify(file, terms, began=began, model=query.model)
 
         leave = many.enter()
         lines = many.lines(

@@ -10,7 +10,8 @@ Rules:
 """
 
 import time
-from typing import Final
+from collections.abc import Callable
+from typing import Final, TypeVar
 
 import msgspec
 
@@ -20,18 +21,18 @@ from webapp.client import ModelClient
 from webapp.config import Config
 from webapp.errors import (
     BadRequest,
-    ModelError,
     Overloaded,
     StaleContract,
     Unavailable,
     UnknownModel,
     WebError,
 )
-from webapp.presence import Left, nobody_left
 from webapp.sharing import Cache, Sharing
+from webapp.terms import Terms
 from wire import Contract, Result, Served
 from wire.codec import Buffer
-from wire.messages import Priority
+
+Done = TypeVar("Done")
 
 PREPARATIONS: Final = 3
 """Models are replaced one at a time: a contract that is outdated three times in a row means
@@ -71,6 +72,10 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     contract: Contract
 
 
+class WrongSize(BadRequest):
+    """Pixels of another size than the model wants, unless it is another model by now."""
+
+
 class Classifier:
     """Puts the decoders and the broker together, for all threads of a process."""
 
@@ -89,59 +94,34 @@ class Classifier:
         self._client.close()
         self._decoders.close()
 
-    def classify(
-        self,
-        file: bytes,
-        *,
-        began: float,
-        model: str = "",
-        top_k: int = 5,
-        deadline_ms: int = 600_000,
-        priority: Priority = "interactive",
-        trace: str = "",
-        traceparent: str = "",
-        preview: bool = False,
-        left: Left = nobody_left,
-    ) -> Classified:
-        """The ``top_k`` classes of the picture in ``file``, by ``model`` or the default one.
+    def deadline(self, began: float, deadline_ms: int = 600_000) -> float:
+        """By when what ``began`` then has to be answered, both of ``time.monotonic()``: within
+        ``deadline_ms``, but never more than the setting of that name."""
+        return began + min(self._config.deadline_ms, deadline_ms) / 1000
 
-        The time there is counts from ``began``, of ``time.monotonic()``: ``deadline_ms``, but never
-        more than the setting of that name.
+    def classify(
+        self, file: bytes, terms: Terms, *, began: float, model: str = "", preview: bool = False
+    ) -> Classified:
+        """The classes of the picture in ``file``, by ``model`` or the default one.
+
+        The time that is told counts from ``began``, of ``time.monotonic()``.
 
         Raises:
             ImageError: The file is no picture that can be used.
             Busy: The decoders have too much to do.
             ModelError: There is no result from the model.
-            SenderLeft: ``left`` said that nobody waits for it.
+            SenderLeft: ``terms.left`` said that nobody waits for it.
         """
         admit(file)
-        deadline = began + min(self._config.deadline_ms, deadline_ms) / 1000
-        if time.monotonic() >= deadline:
-            raise Overloaded("It waited too long for its turn.")
         decode_s = 0.0
-        outdated: ModelError
-        for _ in range(PREPARATIONS):
-            contract = self._client.contract(model or self._config.model, deadline=deadline)
+
+        def attempt(contract: Contract) -> Classified:
+            nonlocal decode_s
             decoding = time.monotonic()
-            picture = self._decoders.prepare(
-                file, contract, preview=preview, timeout_s=max(0.0, deadline - decoding)
-            )
+            timeout_s = max(0.0, terms.deadline - decoding)
+            picture = self._decoders.prepare(file, contract, preview=preview, timeout_s=timeout_s)
             decode_s += time.monotonic() - decoding
-            try:
-                result, cache = self.sharing.classify(
-                    picture.pixels,
-                    contract=contract,
-                    deadline=deadline,
-                    top_k=top_k,
-                    priority=priority,
-                    trace=trace,
-                    traceparent=traceparent,
-                    left=left,
-                )
-            except (StaleContract, UnknownModel) as error:
-                self._client.forget(contract)
-                outdated = error
-                continue
+            result, cache = self.sharing.classify(picture.pixels, contract, terms)
             return Classified(
                 result=result,
                 picture=picture,
@@ -154,6 +134,46 @@ class Classifier:
                     total=round((time.monotonic() - began) * 1000, 3),
                 ),
             )
+
+        return self._with_contract(model, terms, attempt)
+
+    def classify_pixels(
+        self, pixels: Buffer, terms: Terms, *, height: int, width: int, model: str = ""
+    ) -> Result:
+        """The same for who has done by itself what the model's contract asks for.
+
+        ``pixels`` are ``height`` x ``width`` x 3 bytes, RGB, rows first.
+
+        Raises:
+            BadRequest: The model wants another size.
+            ModelError: There is no result from the model.
+            SenderLeft: ``terms.left`` said that nobody waits for it.
+        """
+
+        def attempt(contract: Contract) -> Result:
+            if (contract.height, contract.width) != (height, width):
+                raise WrongSize(
+                    f"The pictures are {width} x {height} pixels.",
+                    f"Version {contract.version} of {contract.model} takes {contract.width} x "
+                    f"{contract.height}.",
+                )
+            result, _ = self.sharing.classify(pixels, contract, terms)
+            return result
+
+        return self._with_contract(model, terms, attempt)
+
+    def _with_contract(self, model: str, terms: Terms, attempt: Callable[[Contract], Done]) -> Done:
+        """What ``attempt`` makes of the model's contract; again, if that is of another time."""
+        if time.monotonic() >= terms.deadline:
+            raise Overloaded("It waited too long for its turn.")
+        outdated: WebError
+        for _ in range(PREPARATIONS):
+            contract = self._client.contract(model or self._config.model, deadline=terms.deadline)
+            try:
+                return attempt(contract)
+            except (StaleContract, UnknownModel, WrongSize) as error:
+                self._client.forget(contract)
+                outdated = error
         raise outdated
 
     def inspect(self, file: bytes, *, began: float, model: str = "") -> Inspection:
@@ -165,70 +185,13 @@ class Classifier:
             ModelError: The broker did not answer, or there is no such model.
         """
         admit(file)
-        deadline = began + self._config.deadline_ms / 1000
+        deadline = self.deadline(began)
         contract = self._client.contract(model or self._config.model, deadline=deadline)
         timeout_s = max(0.0, deadline - time.monotonic())
         picture = self._decoders.prepare(file, contract, facts=True, timeout_s=timeout_s)
         if picture.facts is None:
             raise TypeError("a decoder gave a picture without its facts")
         return Inspection(picture=picture, facts=picture.facts, contract=contract)
-
-    def classify_pixels(
-        self,
-        pixels: Buffer,
-        *,
-        height: int,
-        width: int,
-        began: float,
-        model: str = "",
-        top_k: int = 5,
-        deadline_ms: int = 600_000,
-        priority: Priority = "interactive",
-        trace: str = "",
-        traceparent: str = "",
-        left: Left = nobody_left,
-    ) -> Result:
-        """The same for who has done by itself what the model's contract asks for.
-
-        ``pixels`` are ``height`` x ``width`` x 3 bytes, RGB, rows first.
-
-        Raises:
-            BadRequest: The model wants another size.
-            ModelError: There is no result from the model.
-            SenderLeft: ``left`` said that nobody waits for it.
-        """
-        deadline = began + min(self._config.deadline_ms, deadline_ms) / 1000
-        if time.monotonic() >= deadline:
-            raise Overloaded("It waited too long for its turn.")
-        outdated: WebError
-        for _ in range(PREPARATIONS):
-            contract = self._client.contract(model or self._config.model, deadline=deadline)
-            if (contract.height, contract.width) != (height, width):
-                # It may be what was remembered that is of another time, and not the sender.
-                self._client.forget(contract)
-                outdated = BadRequest(
-                    f"The pictures are {width} x {height} pixels.",
-                    f"Version {contract.version} of {contract.model} takes {contract.width} x "
-                    f"{contract.height}.",
-                )
-                continue
-            try:
-                result, _ = self.sharing.classify(
-                    pixels,
-                    contract=contract,
-                    deadline=deadline,
-                    top_k=top_k,
-                    priority=priority,
-                    trace=trace,
-                    traceparent=traceparent,
-                    left=left,
-                )
-            except (StaleContract, UnknownModel) as error:
-                self._client.forget(contract)
-                outdated = error
-                continue
-            return result
-        raise outdated
 
     def models(self, *, deadline: float) -> tuple[Served, ...]:
         """What the broker knows, by ``deadline`` of ``time.monotonic()``.

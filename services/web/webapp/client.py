@@ -29,6 +29,7 @@ from webapp.errors import (
 from webapp.ids import new_id
 from webapp.presence import Left, nobody_left
 from webapp.sockets import Closed, Dealer, SocketPool
+from webapp.terms import Terms
 from wire import (
     Cancel,
     Catalogue,
@@ -50,7 +51,6 @@ from wire import (
 )
 from wire.codec import Buffer
 from wire.keys import PeerKeys
-from wire.messages import Priority
 
 INQUIRE_S: Final = 0.5
 """Silence that is worth a question: many times what a healthy answer takes."""
@@ -80,42 +80,27 @@ class ModelClient:
     def classify(
         self,
         pixels: Buffer,
-        *,
         contract: Contract,
-        deadline: float,
-        top_k: int = 5,
-        priority: Priority = "interactive",
-        trace: str = "",
-        traceparent: str = "",
-        left: Left = nobody_left,
+        terms: Terms,
     ) -> Result:
-        """The ``top_k`` (1 to 100) most probable classes of ``pixels``.
-
-        Args:
-            pixels: height x width x 3 bytes, RGB, rows first, made for ``contract``.
-            contract: Decides about the model.
-            deadline: A point of ``time.monotonic()``.
-            top_k: How many classes to return.
-            priority: Whether somebody waits for it; `bulk` waits for whoever does.
-            trace: The caller's name for this request in the logs of broker and replica.
-            traceparent: What a distributed trace calls it, if it is part of one.
-            left: Whether the one who wants the answer has gone; it is then not waited for.
+        """The classes of ``pixels``: height x width x 3 bytes, RGB, rows first, made for
+        ``contract``, which decides about the model.
 
         Raises:
-            SenderLeft: ``left`` said so. The broker has been told.
+            SenderLeft: ``terms.left`` said so. The broker has been told.
             ModelError: One of its subclasses, by what can be done about it.
         """
         request = Request(
             id=new_id(),
             model=contract.model,
             digest=contract.digest,
-            deadline_ms=_budget_ms(deadline),
-            top_k=top_k,
-            priority=priority,
-            trace=trace,
-            traceparent=traceparent or UNSET,
+            deadline_ms=_budget_ms(terms.deadline),
+            top_k=terms.top_k,
+            priority=terms.priority,
+            trace=terms.trace,
+            traceparent=terms.traceparent or UNSET,
         )
-        reply = self._ask(request, deadline, pixels, left=left)
+        reply = self._ask(request, terms.deadline, pixels, left=terms.left)
         if isinstance(reply, Failure):
             raise from_failure(reply)
         if not isinstance(reply, Result):
@@ -125,22 +110,11 @@ class ModelClient:
     def classify_file(
         self,
         file: Buffer,
-        *,
+        terms: Terms,
         model: str = "",
-        deadline: float,
-        top_k: int = 5,
-        trace: str = "",
-        priority: Priority = "interactive",
     ) -> Result:
-        """The ``top_k`` (1 to 100) most probable classes of an image file, which a replica decodes.
-
-        Args:
-            file: As it was found, in a format that `imaging` takes.
-            model: Its name; empty for the first one that has a replica.
-            deadline: A point of ``time.monotonic()``.
-            top_k: How many classes to return.
-            trace: The caller's name for this request in the logs of broker and replica.
-            priority: What is bulk waits for all that is interactive.
+        """The classes of an image file as it was found, which a replica decodes; by ``model`` or,
+        for an empty name, the first one that has a replica.
 
         Raises:
             PictureRefused: The file is no picture that can be used.
@@ -148,15 +122,16 @@ class ModelClient:
         """
         request = Request(
             id=new_id(),
-            model=self.contract(model, deadline=deadline).model,
+            model=self.contract(model, deadline=terms.deadline).model,
             digest="",
-            deadline_ms=_budget_ms(deadline),
-            top_k=top_k,
+            deadline_ms=_budget_ms(terms.deadline),
+            top_k=terms.top_k,
             encoding="image",
-            priority=priority,
-            trace=trace,
+            priority=terms.priority,
+            trace=terms.trace,
+            traceparent=terms.traceparent or UNSET,
         )
-        reply = self._ask(request, deadline, file)
+        reply = self._ask(request, terms.deadline, file, left=terms.left)
         if isinstance(reply, Failure):
             if reply.code is FailureCode.BAD_PAYLOAD:
                 raise PictureRefused(reply.message)

@@ -36,6 +36,7 @@ from webapp.hands import Hands, PartFailed
 from webapp.inflate import Inflater
 from webapp.presence import Left, sender_left
 from webapp.tensors import FILES, INPUTS, MAX_PICTURES, OUTPUTS, PIXELS
+from webapp.terms import Terms
 from webapp.uploads import whole_body
 from wire import Contract, Result, Served
 
@@ -194,7 +195,7 @@ def blueprint(classifier: Classifier, config: Config) -> Blueprint:
     @v2.post("/v2/models/<name>/infer")
     @v2.post("/v2/models/<name>/versions/<version>/infer")
     def infer(name: str, version: str = "") -> Response:
-        began, trace, traceparent = g.began, g.request_id, g.traceparent
+        began = g.began
         coding = request.headers.get("Content-Encoding", "")
         with inflater.plain(whole_body(), coding) as body:
             with reading:
@@ -206,33 +207,22 @@ def blueprint(classifier: Classifier, config: Config) -> Blueprint:
             if version:
                 in_use()
 
+            terms = Terms(
+                deadline=classifier.deadline(began, asked.deadline_ms),
+                top_k=asked.top_k,
+                priority=asked.priority,
+                trace=g.request_id,
+                traceparent=g.traceparent,
+            )
+
             def one(at: int, left: Left) -> Result:
-                picture = asked.pictures[at]
+                picture, terms_of_one = asked.pictures[at], terms._replace(left=left)
                 if asked.size is None:
-                    return classifier.classify(
-                        bytes(picture),
-                        model=name,
-                        top_k=asked.top_k,
-                        deadline_ms=asked.deadline_ms,
-                        priority=asked.priority,
-                        began=began,
-                        trace=trace,
-                        traceparent=traceparent,
-                        left=left,
-                    ).result
+                    file = bytes(picture)
+                    return classifier.classify(file, terms_of_one, began=began, model=name).result
                 height, width = asked.size
                 return classifier.classify_pixels(
-                    picture,
-                    height=height,
-                    width=width,
-                    model=name,
-                    top_k=asked.top_k,
-                    deadline_ms=asked.deadline_ms,
-                    priority=asked.priority,
-                    began=began,
-                    trace=trace,
-                    traceparent=traceparent,
-                    left=left,
+                    picture, terms_of_one, height=height, width=width, model=name
                 )
 
             results = _of_one_version(one, len(asked.pictures), hands, in_use, sender_left())

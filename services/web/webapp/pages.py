@@ -21,6 +21,7 @@ from webapp.errors import Unavailable
 from webapp.openapi import Document
 from webapp.presence import sender_left
 from webapp.status import Watch
+from webapp.terms import Terms
 from webapp.uploads import picture_in_form
 
 SHOWN: Final = 3
@@ -38,15 +39,15 @@ def blueprint(classifier: Classifier, watch: Watch, description: Document) -> Bl
 
     @pages.post("/uploader")
     def uploader() -> str | Response:
-        classified = classifier.classify(
-            picture_in_form("file"),
+        file = picture_in_form("file")
+        terms = Terms(
+            deadline=classifier.deadline(g.began),
             top_k=SHOWN,
-            began=g.began,
             trace=g.request_id,
             traceparent=g.traceparent,
-            preview=not wants_json(),
             left=sender_left(),
         )
+        classified = classifier.classify(file, terms, began=g.began, preview=not wants_json())
         note_timing(classified.timing_ms, classified.cache)
         if wants_json():
             return answer(answer_of(classified, g.request_id))

@@ -34,10 +34,10 @@ from webapp.errors import (
     UnknownModel,
 )
 from webapp.flights import Flights, Seat, State
-from webapp.presence import Left, nobody_left
+from webapp.presence import Left
+from webapp.terms import Terms
 from wire import Contract, Result, Timing
 from wire.codec import Buffer
-from wire.messages import Priority
 
 Cache = Literal["off", "miss", "joined", "hit"]
 """How an answer was come by: without any sharing, by asking, from another request that was under
@@ -84,14 +84,8 @@ class Sharing:
     def classify(
         self,
         pixels: Buffer,
-        *,
         contract: Contract,
-        deadline: float,
-        top_k: int = 5,
-        priority: Priority = "interactive",
-        trace: str = "",
-        traceparent: str = "",
-        left: Left = nobody_left,
+        terms: Terms,
     ) -> tuple[Result, Cache]:
         """As `ModelClient.classify`, and how the answer was come by.
 
@@ -99,38 +93,30 @@ class Sharing:
         its ``replica``, ``attempt`` and ``batch_size`` are those of the request that asked.
 
         Raises:
-            SenderLeft: ``left`` said so.
+            SenderLeft: ``terms.left`` said so.
             ModelError: One of its subclasses, by what can be done about it.
         """
 
         def ask(left: Left) -> Result:
-            return self._client.classify(
-                pixels,
-                contract=contract,
-                deadline=deadline,
-                top_k=top_k,
-                priority=priority,
-                trace=trace,
-                traceparent=traceparent,
-                left=left,
-            )
+            return self._client.classify(pixels, contract, terms._replace(left=left))
 
         if self._off:
-            return self._counted(ask(left), "off")
-        key = (contract, top_k, blake3(pixels).digest())
-        with self._seated(key, deadline, priority) as seat:
+            return self._counted(ask(terms.left), "off")
+        key = (contract, terms.top_k, blake3(pixels).digest())
+        with self._seated(key, terms) as seat:
             if seat.state is State.ASKS:
-                return self._counted(self._ask(seat, ask, left), "miss")
-            if self._client.is_in_use(contract, deadline=deadline, left=left):
-                return self._counted(*self._share(seat, ask, left))
+                return self._counted(self._ask(seat, ask, terms.left), "miss")
+            if self._client.is_in_use(contract, deadline=terms.deadline, left=terms.left):
+                return self._counted(*self._share(seat, ask, terms.left))
         # The broker itself has to say what is wrong with this contract.
-        return self._counted(ask(left), "miss")
+        return self._counted(ask(terms.left), "miss")
 
     @contextmanager
-    def _seated(self, key: Hashable, deadline: float, priority: Priority) -> Iterator[Seat]:
+    def _seated(self, key: Hashable, terms: Terms) -> Iterator[Seat]:
         """A place that is given up at the end, however that comes about."""
         with self._lock:
-            seat = self._flights.enter(key, deadline=deadline, urgent=priority == "interactive")
+            urgent = terms.priority == "interactive"
+            seat = self._flights.enter(key, deadline=terms.deadline, urgent=urgent)
             if seat.state is State.WAITS:
                 self._bells[seat] = threading.Event()
         try:
