@@ -39,6 +39,9 @@ class Panel:
     dashed: Sequence[str] = field(default_factory=tuple)
     """Series that are predicted, not measured."""
     logarithmic: bool = False
+    across: Mapping[str, Sequence[float | None]] = field(default_factory=dict)
+    """Where the values of each series lie along the x axis, which has numbers then and not
+    ``points``. For lines."""
 
 
 def svg(panels: Sequence[Panel]) -> str:
@@ -71,9 +74,14 @@ def _panel(panel: Panel, colours: Mapping[str, str]) -> str:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
         label = f"{tick:g}"
         parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{label}</text>')
-    step = (right - LEFT) / len(panel.points)
+    numbers = _Axis([v for row in panel.across.values() for v in row if v is not None])
+    step = (right - LEFT) / max(1, len(panel.points))
     centres = [LEFT + step * (n + 0.5) for n in range(len(panel.points))]
-    for centre, point in zip(centres, panel.points, strict=True):
+    names = panel.points
+    if panel.across:
+        centres = [numbers.x(tick) for tick in numbers.ticks]
+        names = [f"{tick:g}" for tick in numbers.ticks]
+    for centre, point in zip(centres, names, strict=True):
         text = f'<text x="{centre:.1f}" y="{bottom + 16}" text-anchor="middle">'
         parts.append(f"{text}{escape(point)}</text>")
     middle = (LEFT + right) / 2
@@ -81,7 +89,11 @@ def _panel(panel: Panel, colours: Mapping[str, str]) -> str:
     parts.append(f"{text}{escape(panel.x)}</text>")
     bar = step * 0.8 / max(1, len(panel.series))
     for n, (name, row) in enumerate(panel.series.items()):
-        known = [(x, v) for x, v in zip(centres, row, strict=True) if v is not None]
+        xs: Sequence[float | None] = centres
+        if panel.across:
+            xs = [None if x is None else numbers.x(x) for x in panel.across[name]]
+        pairs = zip(xs, row, strict=True)
+        known = [(x, v) for x, v in pairs if x is not None and v is not None]
         if panel.lines:
             parts.append(_line(known, axis, colours[name], dashed=name in panel.dashed))
         else:
@@ -110,9 +122,9 @@ def _bar(x: float, width: float, value: float, axis: "_Axis", colour: str) -> st
 
 
 class _Axis:
-    """Where a value is between the bottom and the top of a panel."""
+    """Where a value is between the bottom and the top of a panel, or its left and its right."""
 
-    def __init__(self, values: Sequence[float], *, logarithmic: bool) -> None:
+    def __init__(self, values: Sequence[float], *, logarithmic: bool = False) -> None:
         self._logarithmic = logarithmic
         largest = max(values, default=1.0) or 1.0
         if logarithmic:
@@ -126,8 +138,14 @@ class _Axis:
             self._low, self._high = 0, step * ceil(largest / step)
             self.ticks = [step * n for n in range(ceil(largest / step) + 1)]
 
+    def x(self, value: float) -> float:
+        """In the panel's coordinates."""
+        return LEFT + self._share(value) * (WIDTH - RIGHT - LEFT)
+
     def y(self, value: float) -> float:
         """In the panel's coordinates."""
+        return (HEIGHT - BOTTOM) - self._share(value) * (HEIGHT - BOTTOM - TOP)
+
+    def _share(self, value: float) -> float:
         place = log10(max(value, 10**self._low)) if self._logarithmic else value
-        share = (place - self._low) / (self._high - self._low)
-        return (HEIGHT - BOTTOM) - share * (HEIGHT - BOTTOM - TOP)
+        return (place - self._low) / (self._high - self._low)
