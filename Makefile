@@ -14,11 +14,12 @@ URL      ?= http://127.0.0.1:$(PORT)
 SHAPE    ?= ramp
 USERS    ?= 20
 DURATION ?= 60
-P95_MS   ?= 1000
+P95_MS   ?=
 FAILURES ?= 0.01
 PHOTOS   ?=
 PEERS    ?=
 SKIP     ?=
+VARY     ?= replicas decoders batch
 ENGINES  ?= model accelerator nothing
 ROUNDS   ?= 3
 WINDOW   ?= 5
@@ -35,7 +36,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ALL    := services/web/pyproject.toml services/model/pyproject.toml services/client/pyproject.toml --extra litert
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fuzz chaos load bench bench-scale keys lock clean
+.PHONY: help run test check fuzz chaos load bench bench-scale tune keys lock clean
 .DELETE_ON_ERROR:
 
 help:  ## list the verbs
@@ -63,7 +64,7 @@ load: $(VENV)/.dev  ## users for a running service [SHAPE=ramp|spike|soak USERS=
 	@mkdir -p bench-output
 	@$(BIN)/locust --locustfile loadtest/locustfile.py --headless --only-summary --host "$(URL)" \
 	  --shape "$(SHAPE)" --users "$(USERS)" --run-time "$(DURATION)" --html bench-output/load.html \
-	  --max-p95-ms "$(P95_MS)" --max-failures "$(FAILURES)" $(if $(PHOTOS),--pictures "$(PHOTOS)")
+	  --max-p95-ms "$(or $(P95_MS),1000)" --max-failures "$(FAILURES)" $(if $(PHOTOS),--pictures "$(PHOTOS)")
 
 # What is measured beside Sightline and needs more than it does has an environment of its own.
 OLD    := $(filter-out $(SKIP),tutorial monolith)
@@ -75,6 +76,10 @@ bench: $(VENV)/.run $(OTHERS)  ## measure Sightline beside others [PEERS=mosec S
 
 bench-scale: $(VENV)/.run  ## how the broker's cost grows with load and replicas [ROUNDS=3 WINDOW=5]
 	@$(BIN)/python -m loadtest.bench.scale --rounds "$(ROUNDS)" --window "$(WINDOW)"
+
+tune: $(VENV)/.run  ## find the best settings for this machine, 20 minutes or less [VARY="replicas decoders batch" P95_MS=n ROUNDS=3 WINDOW=5 MODEL=name PHOTOS=dir]
+	@$(BIN)/python -m loadtest.tune --p95-ms "$(P95_MS)" --rounds "$(ROUNDS)" --window "$(WINDOW)" \
+	  --model "$(MODEL)" --photos "$(PHOTOS)" --vary $(VARY)
 
 keys: $(VENV)/.run  ## make the key files that let only web and replicas talk to the broker
 	$(BIN)/python -m modelserver keys "$(KEYS)"

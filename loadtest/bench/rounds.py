@@ -145,7 +145,7 @@ class Bench:
                 self._keep(replace(sample, round=number, ready_s=served.ready_s))
             if engine == "model":
                 large = post(contender.path, self._photographs.large)
-                answer = _ask(served.port, contender.path, self._photographs.large)
+                answer = ask(served.port, contender.path, self._photographs.large)
                 load = Load(served.port, [large], [answer], 1)
                 sample = self._measure(
                     served, load, contender, engine, "large", seconds=self._plan.window_s
@@ -156,7 +156,7 @@ class Bench:
         key = (contender.name, engine)
         if key not in self._known:
             files = self._photographs.files
-            self._known[key] = [_ask(served.port, contender.path, file) for file in files]
+            self._known[key] = [ask(served.port, contender.path, file) for file in files]
             if engine == "model":
                 self._judge(contender.name, self._known[key])
         return self._known[key]
@@ -203,8 +203,8 @@ class Bench:
             case=case,
             round=0,
             req_s=done / window.seconds,
-            p50_ms=_quantile(ranked, 0.5),
-            p99_ms=_quantile(ranked, 0.99),
+            p50_ms=quantile(ranked, 0.5),
+            p99_ms=quantile(ranked, 0.99),
             cpu_ms=sum(parts.values()) * 1000 / done if done else None,
             cpu_ms_by_part={name: s * 1000 / done for name, s in parts.items()} if done else {},
             pss_mb=memory,
@@ -310,7 +310,8 @@ class Bench:
         }
 
 
-def _ask(port: int, path: str, file: bytes) -> int | None:
+def ask(port: int, path: str, file: bytes) -> int | None:
+    """The class that the answer to ``file`` names first. Raises Disagreement without a 200."""
     connection = http.client.HTTPConnection(HOST, port, timeout=60)
     connection.request("POST", path, file)
     response = connection.getresponse()
@@ -321,5 +322,6 @@ def _ask(port: int, path: str, file: bytes) -> int | None:
     return top_class(body)
 
 
-def _quantile(ranked: list[float], share: float) -> float | None:
+def quantile(ranked: list[float], share: float) -> float | None:
+    """The least of the sorted values that ``share`` of them do not exceed; None without any."""
     return ranked[max(0, ceil(len(ranked) * share) - 1)] if ranked else None
