@@ -35,6 +35,15 @@ def cpu_seconds(pids: list[int]) -> dict[int, float]:
     return found
 
 
+def busy_seconds() -> float:
+    """The CPU time of everything on this machine since it began, idle time left out."""
+    # user nice system idle iowait irq softirq steal; guests are in user and nice (proc_stat(5)).
+    user, nice, system, _, _, *interrupts = map(
+        int, Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
+    )
+    return (user + nice + system + sum(interrupts)) / TICKS
+
+
 def pss_bytes(pid: int) -> int:
     """The proportional set size of one process; 0 when it has ended."""
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):

@@ -41,6 +41,8 @@ class Sample:
     """None where there was no right answer."""
     failed: int
     """Requests that had another answer than the right one, or none."""
+    others: float = 0.0
+    """The share of the machine's CPU time that went to programs that were not measured."""
 
 
 @dataclass(frozen=True, slots=True)

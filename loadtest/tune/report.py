@@ -8,7 +8,7 @@ from typing import Any, Final
 from loadtest.bench.plot import Panel, svg
 from loadtest.tune.choose import Sample, Verdict, typical
 from loadtest.tune.compose import NAME
-from loadtest.tune.search import PROOF, Search
+from loadtest.tune.search import DISTURBED, PROOF, Search
 from loadtest.tune.settings import WAYS, Settings
 
 STYLE: Final = """
@@ -51,6 +51,16 @@ def reason(verdict: Verdict) -> str:
     return f"{verdict.gains[chosen]:+.0%} requests a second; the noise is {verdict.noise:.0%}."
 
 
+def doubt(search: Search) -> str:
+    """A warning where other programs were at work; empty where the machine was calm."""
+    if not search.disturbed:
+        return ""
+    return (
+        f"In {search.disturbed:.0%} of the measurements other programs took more than "
+        f"{DISTURBED:.0%} of the machine: measure again when it is calm."
+    )
+
+
 def table(search: Search) -> str:
     """The knees, and what is best, for a terminal."""
     lines = []
@@ -67,6 +77,7 @@ def table(search: Search) -> str:
             lines.append(f"  {mark} {settings!s:60} {told}{_gain(verdict, settings)}")
     best = "the defaults" if search.best == search.first else str(search.best)
     lines += ["", f"Best here: {best}", f"  {command(search.best, search.plan.model)}"]
+    lines += [warning] if (warning := doubt(search)) else []
     return "\n".join(lines)
 
 
@@ -83,6 +94,7 @@ def as_json(search: Search, facts: Facts) -> dict[str, Any]:
         "p95_bound_ms": search.bound_ms,
         "defaults": asdict(search.first),
         "best": asdict(search.best),
+        "disturbed": search.disturbed,
         "steps": [
             {
                 "step": verdict.step,
@@ -120,7 +132,7 @@ def html(search: Search, facts: Facts) -> str:
 <title>Sightline: the best settings</title>
 <style>{STYLE}</style>
 <h1>The best settings</h1>
-<p>{escape(found)}</p>
+<p>{escape(found)} <strong>{doubt(search)}</strong></p>
 <pre>{escape(command(search.best, plan.model))}</pre>
 <p>The same for Compose is in <code>{NAME}</code>.</p>
 <p>{facts.date}; {plan.cpus} CPUs; model {escape(plan.model)}, engine {escape(plan.engine)};

@@ -8,15 +8,17 @@ Rules:
 - Every answer is held against the one that the calm service gives to the same photograph.
 """
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
 from typing import Final
 
-from loadtest.bench.contenders import SIGHTLINE, Contender, Engine, running
+from loadtest.bench.contenders import SIGHTLINE, Contender, Engine, Running, running
 from loadtest.bench.generator import Load, Window, post
 from loadtest.bench.photographs import Photographs
 from loadtest.bench.rounds import WARM_UP_S, ask, quantile
+from loadtest.bench.usage import busy_seconds, cpu_seconds, tree
 from loadtest.tune.choose import Knee, Sample, Verdict, choose
 from loadtest.tune.settings import WAYS, Settings, Way, defaults
 
@@ -25,6 +27,8 @@ LONE: Final = 20
 START_S: Final = 4.0
 """What starting and stopping the service takes beside the measurements; for the estimate."""
 PROOF: Final = "proof"
+DISTURBED: Final = 0.1
+"""Of the machine's CPU time, what others may use before a measurement is doubtful."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +95,7 @@ class Search:
         contender = self._contender(self.first)
         with running(contender, self.plan.engine, self._files[0]) as served:
             self._known = [ask(served.port, contender.path, file) for file in self._files]
-            window = self._load(served.port, contender, 1)
+            window, _ = self._load(served, contender, 1)
         lone = quantile(sorted(window.latencies_ms), 0.5)
         if lone is None:
             raise NoAnswers("one request at a time gets no right answer")
@@ -114,7 +118,7 @@ class Search:
         contender = self._contender(settings)
         with running(contender, self.plan.engine, self._files[0]) as served:
             for level in self.plan.levels:
-                window = self._load(served.port, contender, level)
+                window, others = self._load(served, contender, level)
                 ranked = sorted(window.latencies_ms)
                 sample = Sample(
                     step=step,
@@ -125,14 +129,29 @@ class Search:
                     p50_ms=quantile(ranked, 0.5),
                     p95_ms=quantile(ranked, 0.95),
                     failed=window.failed + window.wrong,
+                    others=others,
                 )
                 self.samples.append(sample)
                 self._say(_line(sample))
 
-    def _load(self, port: int, contender: Contender, level: int) -> Window:
+    def _load(self, served: Running, contender: Contender, level: int) -> tuple[Window, float]:
+        """What was seen, and the share of the machine that others used meanwhile."""
+        looks: list[float] = []
+
+        def look() -> None:
+            own = sum(cpu_seconds([os.getpid(), *tree(served.pid)]).values())
+            looks.append(busy_seconds() - own)
+
         requests = [post(contender.path, file) for file in self._files]
-        load = Load(port, requests, self._known, level)
-        return load.run(WARM_UP_S, self.plan.window_s, lambda: None)
+        load = Load(served.port, requests, self._known, level)
+        window = load.run(WARM_UP_S, self.plan.window_s, look)
+        before, after = looks
+        return window, max(0.0, after - before) / window.seconds / (os.cpu_count() or 1)
+
+    @property
+    def disturbed(self) -> float:
+        """The share of all measurements in which others used more than DISTURBED."""
+        return sum(s.others > DISTURBED for s in self.samples) / max(1, len(self.samples))
 
     def _contender(self, settings: Settings) -> Contender:
         arguments = ["--replicas", str(settings.replicas), "--model", self.plan.model]
@@ -148,6 +167,8 @@ class Search:
 def _line(sample: Sample) -> str:
     wait = f"p95 {sample.p95_ms:7.1f} ms" if sample.p95_ms is not None else "no answer"
     trouble = f", {sample.failed} failed" if sample.failed else ""
+    if sample.others > DISTURBED:
+        trouble += f"; others took {sample.others:.0%} of the machine"
     return (
         f"{sample.step}, round {sample.round}  {sample.settings}  {sample.level:>3}: "
         f"{sample.req_s:7.2f}/s, {wait}{trouble}"

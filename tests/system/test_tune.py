@@ -6,8 +6,9 @@ import re
 import signal
 import subprocess
 import sys
+import time
 import xml.etree.ElementTree as ET
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,10 @@ import yaml
 
 from loadtest.bench.photographs import Photographs
 from loadtest.bench.plot import Panel, svg
-from loadtest.bench.usage import tree
+from loadtest.bench.usage import busy_seconds, tree
 from loadtest.tune.choose import ALONE, LEAST, Knee, Sample, choose, knee, noise
 from loadtest.tune.compose import NAME, override
-from loadtest.tune.report import Facts, as_json, html, table
+from loadtest.tune.report import Facts, as_json, doubt, html, table
 from loadtest.tune.search import PROOF, Plan, Search
 from loadtest.tune.settings import WAYS, Settings, defaults
 from modelserver.config import ReplicaConfig
@@ -198,6 +199,23 @@ def test_the_report_needs_nothing_from_anywhere() -> None:
     assert "+50% requests a second; the noise is 15%." in page
 
 
+def test_the_report_says_when_others_were_at_work() -> None:
+    search = searched()
+    assert doubt(search) == ""
+    search.samples[0] = replace(search.samples[0], others=0.5)
+    assert search.disturbed == 1 / 8
+    assert doubt(search).startswith("In 12% of the measurements other programs took more than 10%")
+    assert doubt(search) in html(search, Facts("2026-01-31", "3"))
+    assert doubt(search) in table(search)
+
+
+def test_the_machine_is_as_busy_as_its_programs() -> None:
+    before, own = busy_seconds(), time.process_time()
+    while time.process_time() < own + 0.2:
+        pass
+    assert busy_seconds() - before >= 0.15
+
+
 def test_the_table_marks_what_was_chosen() -> None:
     lines = table(searched()).splitlines()
     assert [line for line in lines if line.startswith("  * 2 replicas of 1 thread")]
@@ -243,6 +261,7 @@ def test_it_searches_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert told["steps"][0]["step"] == "decoders"
     assert len(told["steps"][0]["candidates"]) > 1
     assert all(not s["failed"] for s in told["samples"])
+    assert all(0 <= s["others"] <= 1.05 for s in told["samples"])
     assert any(s["req_s"] > 0 for s in told["samples"])
     best = Settings(**told["best"])
     written = yaml.safe_load((tmp_path / NAME).read_text())["services"]
