@@ -9,6 +9,7 @@ Rules:
 """
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import ceil
@@ -136,17 +137,19 @@ class Search:
 
     def _load(self, served: Running, contender: Contender, level: int) -> tuple[Window, float]:
         """What was seen, and the share of the machine that others used meanwhile."""
-        looks: list[float] = []
+        looks: list[tuple[float, float]] = []
 
         def look() -> None:
             own = sum(cpu_seconds([os.getpid(), *tree(served.pid)]).values())
-            looks.append(busy_seconds() - own)
+            looks.append((time.perf_counter(), busy_seconds() - own))
 
         requests = [post(contender.path, file) for file in self._files]
         load = Load(served.port, requests, self._known, level)
         window = load.run(WARM_UP_S, self.plan.window_s, look)
-        before, after = looks
-        return window, max(0.0, after - before) / window.seconds / (os.cpu_count() or 1)
+        (opened, before), (closed, after) = looks
+        share = (after - before) / (closed - opened) / (os.cpu_count() or 1)
+        # The counters are read one after the other, and in hundredths of a second.
+        return window, min(1.0, max(0.0, share))
 
     @property
     def disturbed(self) -> float:

@@ -261,7 +261,7 @@ def test_it_searches_and_leaves_nothing_behind(tmp_path: Path) -> None:
     assert told["steps"][0]["step"] == "decoders"
     assert len(told["steps"][0]["candidates"]) > 1
     assert all(not s["failed"] for s in told["samples"])
-    assert all(0 <= s["others"] <= 1.05 for s in told["samples"])
+    assert all(0 <= s["others"] <= 1 for s in told["samples"])
     assert any(s["req_s"] > 0 for s in told["samples"])
     best = Settings(**told["best"])
     written = yaml.safe_load((tmp_path / NAME).read_text())["services"]
