@@ -75,8 +75,9 @@ class Item {
     try {
       let body = this.file;
       if (await tooLong(this.file)) body = await this.smaller();
-      let told = await this.send(body);
-      if (told === null) told = await this.send(await this.smaller()); // It was too slow.
+      let told = await this.send(body, body === this.file && SCALED.test(body.type));
+      // It was too slow. What cannot be made smaller goes on as it is, however long it takes.
+      if (told === null) told = await this.send(await this.smaller(), false);
       if (this.state === "removed") return;
       if (told.status === 200) this.show(told.body, told.elapsed);
       else this.fail(told);
@@ -93,11 +94,10 @@ class Item {
   }
 
   // Resolves to the answer, or to null if the upload was given up in favour of a smaller one.
-  send(body) {
+  send(body, mayShrink) {
     return new Promise((resolve) => {
       const request = (this.request = new XMLHttpRequest());
       const began = performance.now();
-      const mayShrink = body === this.file && SCALED.test(body.type);
       let shrinks = false;
       request.upload.addEventListener("progress", ({ loaded, total }) => {
         const spent = performance.now() - began;
