@@ -139,12 +139,13 @@ def _model(config: ReplicaConfig, gpu_memory_mib: int | None) -> "tuple[Bundle, 
     except (BundleError, EngineError) as error:
         raise ConfigError(str(error)) from None
     logging.getLogger("Replica").info(
-        "%s version %s on %s: %d engine threads for %d CPUs, batches of up to %d",
+        "%s version %s on %s: %d engine threads for %d CPUs, %d batches of up to %d at a time",
         bundle.manifest.name,
         bundle.manifest.version,
         engine.device,
         threads,
         cpus(),
+        engine.parallel,
         engine.max_batch,
     )
     return bundle, engine

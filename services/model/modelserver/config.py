@@ -97,7 +97,7 @@ class ReplicaConfig(_Config, frozen=True):
     xla: bool = False
     """Whether TensorFlow compiles the graph. On a CPU that makes it ten times slower."""
     threads: Annotated[int, msgspec.Meta(ge=0)] = 0
-    """Threads of the engine; 0: as many as there are CPUs."""
+    """Cores of the engine; 0: as many as there are CPUs."""
     max_batch: Annotated[int, msgspec.Meta(ge=1, le=256)] = 8
     execution_ms: Positive = 5_000
     """A replica whose engine works on one batch for longer ends itself, to be started anew."""
