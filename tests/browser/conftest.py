@@ -6,10 +6,21 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Locator, Page, Request
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Locator,
+    Page,
+    Request,
+    expect,
+)
 
 from tests.browser.chromium import NoChromium, chromium
 from tests.conftest import Processes, Service
+
+# Where two cores have a browser, a service and an inference to run, five seconds are soon over.
+expect.set_options(timeout=20_000)
 
 
 @pytest.fixture(scope="module")

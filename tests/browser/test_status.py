@@ -50,7 +50,7 @@ def test_a_replica_joins_and_leaves_before_ones_eyes(
     expect(page.locator(".node.left")).to_contain_text("has left")
     expect(page.locator(".node.left")).to_contain_text(f":{process.pid}:")
     expect(rows).to_have_count(1)
-    expect(page.locator(".node.left")).to_have_count(0, timeout=20_000)
+    expect(page.locator(".node.left")).to_have_count(0)
     expect(drawn).to_have_count(1)
 
 
