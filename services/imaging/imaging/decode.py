@@ -171,13 +171,7 @@ def _prepare(
         if found == "PNG" and rows.are_missing(data, image):
             raise Damaged("This PNG file ends before its last row.", SAVE_AGAIN)
         orientation = _orientation(image)
-        facts = Facts(
-            mode=image.mode,
-            has_alpha=image.has_transparency_data,
-            has_profile=bool(image.info.get("icc_profile")),
-            orientation=orientation,
-            frames=frames,
-        )
+        facts = _facts(image, orientation, frames) if wants_facts else None
         width, height = image.size
         size = (contract.width, contract.height)
         if orientation in _SIDEWAYS:
@@ -209,7 +203,17 @@ def _prepare(
         height=height,
         warnings=tuple(notes),
         preview=_jpeg(small) if preview else b"",
-        facts=facts if wants_facts else None,
+        facts=facts,
+    )
+
+
+def _facts(image: Image.Image, orientation: int, frames: int) -> Facts:
+    return Facts(
+        mode=image.mode,
+        has_alpha=image.has_transparency_data,
+        has_profile=bool(image.info.get("icc_profile")),
+        orientation=orientation,
+        frames=frames,
     )
 
 
