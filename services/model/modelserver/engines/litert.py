@@ -35,12 +35,14 @@ class LiteRTEngine:
         self.parallel = threads
         # Read here, not mapped by LiteRT: a file replaced under a mapping kills the process.
         model = path.read_bytes()
-        self._free = [_Network(path, model, contract, threads=1) for _ in range(threads)]
-        self._wide = _Network(path, model, contract, threads=threads) if threads > 1 else None
+        self._free = [
+            _Network(path, model, contract, threads=1, largest=max_batch) for _ in range(threads)
+        ]
+        self._wide = None
+        if threads > 1:
+            self._wide = _Network(path, model, contract, threads=threads, largest=1)
         self._running = 0
         self._lock = threading.Lock()
-        for network in self._free:
-            network.run(np.zeros((max_batch, contract.height, contract.width, 3), np.uint8))
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine.predict."""
@@ -66,7 +68,10 @@ class LiteRTEngine:
 class _Network:
     """An interpreter, for one thread at a time."""
 
-    def __init__(self, path: Path, model: bytes, contract: Contract, *, threads: int) -> None:
+    def __init__(
+        self, path: Path, model: bytes, contract: Contract, *, threads: int, largest: int
+    ) -> None:
+        """Tries a batch of the ``largest`` size."""
         try:
             self._interpreter = Interpreter(model_content=model, num_threads=threads)
         except ValueError as error:
@@ -83,7 +88,7 @@ class _Network:
         self._input: int = given["index"]
         self._output: int = made["index"]
         self._size = 0
-        self.run(np.zeros((1, *picture), np.uint8))
+        self.run(np.zeros((largest, *picture), np.uint8))
 
     def run(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         if len(pixels) != self._size:
