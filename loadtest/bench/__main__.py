@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from loadtest.arguments import positive
 from loadtest.bench.contenders import ALWAYS, CORES, PEERS, ROOT, TUTORIAL, NotReady
 from loadtest.bench.photographs import photographs
 from loadtest.bench.plot import Panel, svg
@@ -27,8 +28,8 @@ def main() -> int:
     parser.add_argument("--peers", default="", help=f"further contenders: {', '.join(PEERS)}")
     parser.add_argument("--skip", default="", help=f"leave out: {', '.join(OLD)}")
     parser.add_argument("--engines", default="model accelerator nothing")
-    parser.add_argument("--rounds", type=_positive, default=3)
-    parser.add_argument("--window", type=_positive, default=5, help="seconds of each measurement")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--window", type=positive, default=5, help="seconds of each measurement")
     parser.add_argument(
         "--hold", type=int, default=60, help="seconds of 128 connections at the end"
     )
@@ -114,13 +115,6 @@ def _check(parser: argparse.ArgumentParser, option: str, given: list[str], known
     for name in given:
         if name not in names:
             parser.error(f"{option}: {name!r} is none of {', '.join(names)}")
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from loadtest.arguments import positive
 from loadtest.chaos.compose import ComposeProject, NotRunning
 from loadtest.chaos.drill import ROOT, Drill, Plan
 from loadtest.chaos.processes import OwnService
@@ -16,10 +17,10 @@ def main() -> int:
     """Run one drill. Returns its exit status: 0 if it passed, 1 if not, 2 without a service."""
     parser = argparse.ArgumentParser(prog="loadtest.chaos", description=__doc__)
     parser.add_argument("--target", choices=["own", "compose"], default="own")
-    parser.add_argument("--seconds", type=_positive, default=60, metavar="N")
-    parser.add_argument("--requests", type=_positive, default=5000, help="at least so many")
-    parser.add_argument("--clients", type=_positive, default=32, metavar="N")
-    parser.add_argument("--replicas", type=_positive, default=3, help="of a service of its own")
+    parser.add_argument("--seconds", type=positive, default=60, metavar="N")
+    parser.add_argument("--requests", type=positive, default=5000, help="at least so many")
+    parser.add_argument("--clients", type=positive, default=32, metavar="N")
+    parser.add_argument("--replicas", type=positive, default=3, help="of a service of its own")
     parser.add_argument("--seed", type=int, default=1, help="chooses the victims")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
@@ -51,13 +52,6 @@ def _own(replicas: int, plan: Plan) -> int:
         else:
             print(f"What the parts said is in {logs}", file=sys.stderr)
     return 0 if passed else 1
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from imaging import cpus
+from loadtest.arguments import positive
 from loadtest.bench.contenders import ROOT, Engine, NotReady
 from loadtest.bench.photographs import photographs
 from loadtest.bench.rounds import Disagreement
@@ -33,7 +34,7 @@ def main() -> int:
     names = [way.name for way in WAYS]
     parser.add_argument("--vary", nargs="+", choices=names, default=names)
     parser.add_argument("--levels", type=_levels, default=LEVELS, help="connections, as 1,8,32")
-    parser.add_argument("--rounds", type=_positive, default=3)
+    parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--window", type=_seconds, default=5, help="seconds of each measurement")
     parser.add_argument("--model", default="efficientnet-lite0", help="a bundle's name or folder")
     parser.add_argument("--engine", choices=get_args(Engine), default="model")
@@ -78,13 +79,6 @@ def _tell(search: Search, facts: Facts, folder: Path) -> None:
     print(f"\n{NAME}, tune.html and tune.json are in {folder}")
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be 1 or more")
-    return number
-
-
 def _seconds(text: str) -> float:
     number = float(text)
     if not 0 < number <= 600:
@@ -93,11 +87,11 @@ def _seconds(text: str) -> float:
 
 
 def _bound(text: str) -> float | None:
-    return float(_positive(text)) if text else None
+    return float(positive(text)) if text else None
 
 
 def _levels(text: str) -> list[int]:
-    return sorted({_positive(word) for word in text.split(",")})
+    return sorted({positive(word) for word in text.split(",")})
 
 
 if __name__ == "__main__":
