@@ -117,15 +117,18 @@ class Processes:
             raise AssertionError(f"{name} did not stop:\n{self.log(name)}") from None
 
     def close(self) -> None:
-        for process in self._running.values():
-            process.send_signal(signal.SIGCONT)
-            process.terminate()
-        for process in self._running.values():
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        """The broker last: a replica that has nobody to take leave of waits before it goes."""
+        broker = self._running.pop("broker", None)
+        for group in (list(self._running.values()), [broker] if broker else []):
+            for process in group:
+                process.send_signal(signal.SIGCONT)
+                process.terminate()
+            for process in group:
+                try:
+                    process.wait(20)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    process.wait()
 
 
 @pytest.fixture

@@ -157,7 +157,7 @@ def test_many_requests_at_once_get_their_own_answers(
         (MODEL, files(b"Hello, I am no picture."), "415", "JPEG"),
         (MODEL, files(b""), "400", "empty"),
         (MODEL, files(b"GIF89a"), "422", "damaged"),
-        (MODEL, files(*[b"GIF89a"] * 2), "422", "Picture 0 (from 0) of 2"),
+        (MODEL, files(*[b"GIF89a"] * 2), "422", "(from 0) of 2: This GIF"),
         (MODEL, files(*[b"GIF89a"] * 129), "413", "128"),
         (
             MODEL,

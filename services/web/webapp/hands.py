@@ -45,8 +45,8 @@ class Hands:
         It is given the number and a ``left`` that is also true when there is no use in going on.
 
         Raises:
-            PartFailed: ``work`` raised something for one of them: the first in order, where it
-                did so for several.
+            PartFailed: ``work`` raised something for one of them: where it did so for several, the
+                first in order of those that had failed by then.
         """
         failed = threading.Event()
 
