@@ -1,8 +1,8 @@
 """The command line: ``python -m loadtest.bench.scale``, which is what `make bench-scale` runs.
 
 Three experiments, interleaved in rounds: what the broker carries when replicas take no time,
-beside a bare forwarder; what 1 to 64 replicas do that take 8 ms and 0.15 ms a picture; and how long
-requests wait at growing load, beside what M/M/n says.
+beside a bare forwarder; what 1 to 256 replicas do that take 8 ms and 0.15 ms a picture; and how
+long requests wait at growing load, beside what M/M/n says.
 """
 
 import argparse
@@ -23,8 +23,13 @@ from loadtest.bench.scale.stage import Middle, elsewhere, stage
 
 SIZES: Final = (1_000, PIXELS)
 INSTANT: Final = Curve(base_ms=0, image_ms=0, max_batch=8)
-UNDER_WAY: Final = 48
-REPLICAS: Final = (1, 2, 4, 8, 16, 32, 64)
+INSTANT_REPLICAS: Final = 16
+UNDER_WAY: Final = 192
+"""Enough that none of the three ever waits for another: with 48, which go round in one burst, the
+broker and its replicas took turns, and a third of both cores was idle."""
+REPLICAS: Final = (1, 2, 4, 8, 16, 32, 64, 256)
+FOR_EACH: Final = 3
+"""Requests under way for each of them: one in its engine, one at hand, one on its way."""
 ACCELERATOR: Final = Curve(base_ms=8, image_ms=0.15, max_batch=1)
 """One picture at a time, so that it takes many replicas to reach the broker's limit."""
 SERVICE_MS: Final = ACCELERATOR.base_ms + ACCELERATOR.image_ms
@@ -52,7 +57,7 @@ class Scale:
         for number in range(1, self._rounds + 1):
             self._limit(number)
             for replicas in REPLICAS:
-                crowd = partial(self._crowd, 3 * replicas)
+                crowd = partial(self._crowd, FOR_EACH * replicas)
                 self._measure("replicas", number, "broker", PIXELS, replicas, ACCELERATOR, crowd)
             for load in LOADS:
                 rate = load * QUEUE_REPLICAS * 1000 / QUEUE.base_ms
@@ -66,7 +71,7 @@ class Scale:
         for size in SIZES:
             for middle in middles:
                 crowd = partial(self._crowd, UNDER_WAY)
-                self._measure("limit", number, middle, size, 4, INSTANT, crowd)
+                self._measure("limit", number, middle, size, INSTANT_REPLICAS, INSTANT, crowd)
 
     def _crowd(self, under_way: int, clients: Clients, look: Callable[[], None]) -> Tally:
         return clients.crowd(under_way, self._window_s, look)
