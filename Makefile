@@ -64,7 +64,9 @@ load: $(VENV)/.dev  ## users for a running service [SHAPE=ramp|spike|soak USERS=
 	@mkdir -p bench-output
 	@$(BIN)/locust --locustfile loadtest/locustfile.py --headless --only-summary --host "$(URL)" \
 	  --shape "$(SHAPE)" --users "$(USERS)" --run-time "$(DURATION)" --html bench-output/load.html \
-	  --max-p95-ms "$(or $(P95_MS),1000)" --max-failures "$(FAILURES)" $(if $(PHOTOS),--pictures "$(PHOTOS)")
+	  --csv bench-output/load --csv-full-history \
+	  --max-p95-ms "$(or $(P95_MS),1000)" --max-failures "$(FAILURES)" $(if $(PHOTOS),--pictures "$(PHOTOS)"); \
+	status=$$?; $(BIN)/python -m loadtest.report bench-output/load && exit $$status
 
 # What is measured beside Sightline and needs more than it does has an environment of its own.
 OLD    := $(filter-out $(SKIP),tutorial monolith)

@@ -39,7 +39,9 @@ def said(done: subprocess.CompletedProcess[str]) -> str:
 def test_a_service_that_can_do_it_passes(service: Service, shape: str) -> None:
     service.start()
     report = ROOT / "bench-output" / "load.html"
-    report.unlink(missing_ok=True)
+    kept = [report.with_suffix(".md"), report.with_suffix(".svg")]
+    for file in (report, *kept):
+        file.unlink(missing_ok=True)
     done = load(service.port, f"SHAPE={shape}", "USERS=10", "P95_MS=5000")
     assert done.returncode == 0, said(done)
     account = re.findall(
@@ -52,6 +54,11 @@ def test_a_service_that_can_do_it_passes(service: Service, shape: str) -> None:
     for name in ("GET      /", "POST     /uploader", "POST     /api/v1/classify"):
         assert name in said(done)
     assert "<html" in report.read_text()
+    table, plot = (file.read_text() for file in kept)
+    told = re.search(r"^\| all \| (\d+) \| 0 \|", table, re.MULTILINE)
+    assert told is not None, table
+    assert 0.7 * requests <= int(told[1]) <= requests, "all but those of the last moment"
+    assert "requests a second" in plot
 
 
 def test_answers_that_take_too_long_fail_it(service: Service) -> None:
