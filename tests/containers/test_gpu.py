@@ -179,8 +179,10 @@ def test_without_a_gpu_the_container_stops_with_one_sentence(image: str) -> None
 
 def test_a_change_of_code_is_built_in_seconds(image: str, tmp_path: Path) -> None:
     assert image
-    shutil.copy(ROOT / ".dockerignore", tmp_path)
-    shutil.copytree(ROOT / "services", tmp_path / "services", symlinks=True)
+    for name in (".dockerignore", "LICENSE"):
+        shutil.copy(ROOT / name, tmp_path)
+    for name in ("services", "deploy"):
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True)
     with (tmp_path / "services/model/modelserver/replica.py").open("a") as module:
         module.write(f"# {time.time()}\n")
     seconds = build(tmp_path)
