@@ -23,9 +23,12 @@ VARY     ?= replicas decoders batch
 ENGINES  ?= model accelerator nothing
 ROUNDS   ?= 3
 WINDOW   ?= 5
+VERSION  ?=
+IMAGES   ?= web broker model model-gpu load
 
 VENV   := .venv
 BIN    := $(VENV)/bin
+RELEASE := .venv-release
 PARTS  := wire imaging web model client
 
 # Every file is compiled under the newest versions that the tests ran with (-c), so that a
@@ -36,7 +39,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ALL    := services/web/pyproject.toml services/model/pyproject.toml services/client/pyproject.toml --extra litert
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fuzz chaos load bench bench-scale tune keys lock clean
+.PHONY: help run test check fuzz chaos load bench bench-scale tune keys lock audit release clean
 .DELETE_ON_ERROR:
 
 help:  ## list the verbs
@@ -89,6 +92,7 @@ keys: $(VENV)/.run  ## make the key files that let only web and replicas talk to
 lock: $(VENV)/.dev  ## compile the pinned requirement files from the pyproject files
 	$(LOCK) requirements-dev.in $(ALL) -o requirements-dev.txt
 	$(LOCK) requirements-fuzz.in -c requirements-dev.txt -o requirements-fuzz.txt
+	$(LOCK) requirements-release.in -c requirements-dev.txt -o requirements-release.txt
 	$(LOCK) $(ALL) -c requirements-dev.txt -o requirements.txt
 	$(LOCK) loadtest/requirements.in -c requirements-dev.txt -o loadtest/requirements.txt
 	$(LOCK) loadtest/bench/requirements-mosec.in $(ALL) -c requirements-dev.txt -o loadtest/bench/requirements-mosec.txt
@@ -99,8 +103,14 @@ lock: $(VENV)/.dev  ## compile the pinned requirement files from the pyproject f
 	$(LOCK) services/model/pyproject.toml --extra gpu -c requirements-dev.txt -o services/model/requirements-gpu.txt
 	$(LOCK) services/model/pyproject.toml --extra tensorflow -c services/model/requirements-build.txt -o services/model/requirements-tensorflow.txt
 
+audit: $(RELEASE)/.done  ## ask whether what images install has known vulnerabilities
+	@$(RELEASE)/bin/python -m deploy.release audit
+
+release: $(VENV)/.dev $(RELEASE)/.done  ## check, build images, list what is in them, tag [VERSION=1.2.3 IMAGES="web broker model"]
+	@$(RELEASE)/bin/python -m deploy.release release "$(VERSION)" --images $(IMAGES) --python "$(BIN)/python"
+
 clean:  ## remove what was installed here
-	rm -rf $(VENV) .venv-bench-*
+	rm -rf $(VENV) $(RELEASE) .venv-bench-*
 
 # The parts run from their folders: a .pth file does what an editable install does, and a script of
 # one line what its entry point does. Neither needs a build tool from the network.
@@ -122,9 +132,10 @@ $(VENV)/.fuzz: requirements-fuzz.txt $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.txt
 	@touch $@
 
+$(RELEASE)/.done: requirements-release.txt
 .venv-bench-mosec/.done: loadtest/bench/requirements-mosec.txt
 .venv-bench-tutorial/.done: services/model/requirements-build.txt services/web/requirements.txt
-.venv-bench-%/.done:
+.venv-%/.done:
 	@echo "Installing into $(@D) ..."
 	@$(PYTHON) -m venv $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes $(^:%=-r %)
