@@ -280,6 +280,19 @@ def test_a_stop_finishes_what_was_begun(
     until(server.is_gone)
 
 
+def test_an_answer_after_the_stop_says_that_it_is_the_last_on_its_connection(
+    server: Server, fake: FakeModel, photo: bytes, until: Until
+) -> None:
+    fake.delay_s = 1.0
+    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+        connection.sendall(upload(len(photo)) + photo)
+        until(lambda: fake.requests)
+        server.process.send_signal(signal.SIGTERM)
+        answer = answer_on(connection)
+    assert answer.startswith(b"HTTP/1.1 200 ")
+    assert b"\r\nConnection: close\r\n" in answer
+
+
 def test_a_stop_waits_for_what_is_being_uploaded_and_for_nothing_else(
     server: Server, photo: bytes, until: Until
 ) -> None:

@@ -21,7 +21,7 @@ Rules:
 import socket
 import time
 from contextlib import suppress
-from functools import partial
+from functools import cache, partial
 from http import HTTPStatus
 from io import BytesIO
 from selectors import EVENT_READ, EVENT_WRITE
@@ -349,6 +349,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             # gunicorn's own way to the body copies it several times, piece by piece.
             # Of bytes, because those are given out again as they are.
             req.body = BytesIO(bytes(body))
+        # gunicorn decides whether the connection stays before the application works. An answer that
+        # comes after the stop would promise it, and the next request go to somebody who leaves. So
+        # the verdict falls with the head of the answer; once, for it is asked for again at the end.
+        last_by_request = req.should_close()
+        req.should_close = cache(lambda: last_by_request or not self.alive)
         connection.sock.begin()
         answered: bool = super().handle_request(req, connection)
         connection.sock.flush()
