@@ -38,12 +38,14 @@ def free_port() -> int:
             return port
 
 
-def eventually(holds: Callable[[], object], *, within_s: float = 10.0) -> None:
+def eventually(
+    holds: Callable[[], object], *, within_s: float = 10.0, every_s: float = 0.02
+) -> None:
     """Poll until something is so; fail if it does not become so in time."""
     deadline = time.monotonic() + within_s
     while not holds():
         assert time.monotonic() < deadline, f"it did not come true within {within_s} s"
-        time.sleep(0.02)
+        time.sleep(every_s)
 
 
 @dataclass(frozen=True)

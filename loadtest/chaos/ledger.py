@@ -91,6 +91,12 @@ class Ledger:
         return ranked[math.ceil(len(ranked) * 0.99) - 1] if ranked else 0.0
 
     @property
+    def longest_s(self) -> float:
+        """The answer that took longest; 0 while there is none."""
+        with self._lock:
+            return max(self._seconds, default=0.0)
+
+    @property
     def clean(self) -> bool:
         """Every request that was sent has had its own right answer, once."""
         trouble = sum(self.counts[kind] for kind in ("lost", "duplicated", "failed", "wrong"))
