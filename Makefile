@@ -29,11 +29,11 @@ IMAGES   ?= web broker model model-gpu load
 VENV   := .venv
 BIN    := $(VENV)/bin
 RELEASE := .venv-release
-PARTS  := wire imaging web model client
+PARTS  := wire imaging telemetry web model client
 
 # Every file is compiled under the newest versions that the tests ran with (-c), so that a
 # container gets what was tested. Our own parts are not on the package index.
-OURS   := sightline-wire sightline-imaging sightline-web sightline-model sightline-client
+OURS   := sightline-wire sightline-imaging sightline-telemetry sightline-web sightline-model sightline-client
 LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
           --custom-compile-command "make lock" $(OURS:%=--no-emit-package %)
 ALL    := services/web/pyproject.toml services/model/pyproject.toml services/client/pyproject.toml --extra litert

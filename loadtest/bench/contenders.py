@@ -118,7 +118,9 @@ ALWAYS: Final = (PLAIN, SIGHTLINE)
 
 def environment(engine: Engine, device: str) -> dict[str, str]:
     """What every measured program is told, besides what it inherits."""
-    services = [str(ROOT / "services" / part) for part in ("wire", "imaging", "web", "model")]
+    services = [
+        str(ROOT / "services" / part) for part in ("wire", "imaging", "telemetry", "web", "model")
+    ]
     inherited = {
         k: v for k, v in os.environ.items() if not k.startswith(("WEB_", "MODEL_", "BROKER_"))
     }

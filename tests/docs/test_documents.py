@@ -30,6 +30,7 @@ SERVICES = sorted(ROOT.glob("services/*"))
 PACKAGES = {
     "wire": "wire",
     "imaging": "imaging",
+    "telemetry": "telemetry",
     "web": "webapp",
     "model": "modelserver",
     "client": "sightline",

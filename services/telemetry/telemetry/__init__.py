@@ -1,0 +1,1 @@
+"""How the parts of Sightline tell what they do: `logs` lines, `tracing` and `spans` traces."""
