@@ -33,6 +33,7 @@ from modelserver.events import (
     Note,
     ReplicaSaid,
     ReplicaUnreachable,
+    Stay,
     TellClient,
     TellReplica,
     Tick,
@@ -203,7 +204,7 @@ class Dispatcher:
         refusal = self._refusal(request, payload, nbytes, now)
         if refusal is not None:
             self.counts[f"refused_{refusal.code}"] += 1
-            self._tell(client, refusal)
+            self._tell(client, refusal, _stay(request, now))
             return
         job = Job(
             id=self._next_job,
@@ -213,6 +214,7 @@ class Dispatcher:
             nbytes=nbytes,
             arrived=now,
             deadline=now + request.deadline_ms / 1000,
+            queued=now,
         )
         self._next_job = (self._next_job + 1) % JOB_ID_MAX
         self.counts["accepted"] += 1
@@ -472,7 +474,7 @@ class Dispatcher:
         elif self._poison.holds(job.payload, now):
             self._answer(job, _poisoned(job.request))
         else:
-            job.replica = None
+            job.replica, job.queued = None, now
             self.counts["redispatched"] += 1
             self._enqueue(model, job, first=True)
 
@@ -483,6 +485,7 @@ class Dispatcher:
             f"request {job.request.id} ({traces(job.request)}) is poisoned: "
             f"{job.deaths} replicas died of it",
             alarming=True,
+            request=job.request,
         )
         self._poison.add(job.payload, now)
         waiting = [other for model in self._models.values() for other in model.queue.jobs()]
@@ -560,7 +563,8 @@ class Dispatcher:
             trace=job.request.trace,
             traceparent=job.request.traceparent,
         )
-        self._actions.append(TellReplica(replica.identity, work, job.payload))
+        stay = _stay(job.request, job.queued, job.deaths + 1, replica.name)
+        self._actions.append(TellReplica(replica.identity, work, job.payload, stay))
 
     def _expire(self, now: float) -> None:
         while self._deadlines and self._deadlines[0][0] <= now:
@@ -579,8 +583,10 @@ class Dispatcher:
 
     def _answer(self, job: Job, message: Result | Failure) -> None:
         self.counts["answered"] += 1
+        waited = job.replica is None
+        stay = _stay(job.request, job.queued, job.deaths + 1) if waited else None
         self._settle(job)
-        self._tell(job.client, message)
+        self._tell(job.client, message, stay)
 
     def _settle(self, job: Job) -> None:
         """Nothing more will be said about this job; it leaves the queue if it is there."""
@@ -618,11 +624,18 @@ class Dispatcher:
 
     # --- words --------------------------------------------------------------------------------
 
-    def _tell(self, client: bytes, message: ToClient) -> None:
-        self._actions.append(TellClient(client, message))
+    def _tell(self, client: bytes, message: ToClient, stay: Stay | None = None) -> None:
+        self._actions.append(TellClient(client, message, stay))
 
-    def _note(self, text: str, *, alarming: bool = False) -> None:
-        self._actions.append(Note(text, alarming))
+    def _note(self, text: str, *, alarming: bool = False, request: Request | None = None) -> None:
+        self._actions.append(Note(text, alarming, request))
+
+
+def _stay(request: Request, since: float, attempt: int = 1, replica: str = "") -> Stay | None:
+    """For the trace that the request is part of, if it is part of one."""
+    if request.traceparent is msgspec.UNSET:
+        return None
+    return Stay(request, since, attempt, replica)
 
 
 def _failure(

@@ -59,11 +59,26 @@ Event = Asked | ClientSaid | ReplicaSaid | ReplicaUnreachable | ClientUnreachabl
 
 
 @dataclass(frozen=True, slots=True)
+class Stay:
+    """A request's time in the queue, which is over; told of requests that are part of a trace."""
+
+    request: Request
+    since: float
+    """On the dispatcher's clock, the time of the action is its end."""
+    attempt: int
+    """1 for the first time."""
+    replica: str = ""
+    """Who gets it; empty for one that goes no further."""
+
+
+@dataclass(frozen=True, slots=True)
 class TellClient:
     """Send a message out of the frontend."""
 
     client: bytes
     message: ToClient
+    stay: Stay | None = None
+    """What a Failure ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +88,8 @@ class TellReplica:
     replica: bytes
     message: ToReplica
     payload: Payload | None = None
+    stay: Stay | None = None
+    """What Work ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +98,8 @@ class Note:
 
     text: str
     alarming: bool = False
+    request: Request | None = None
+    """The one that it is about."""
 
 
 Action = TellClient | TellReplica | Note

@@ -35,6 +35,8 @@ class Job:
     nbytes: int
     arrived: float
     deadline: float
+    queued: float
+    """When it last came into the queue."""
     deaths: int = 0
     """How many replicas died while they held it."""
     replica: bytes | None = None

@@ -23,6 +23,7 @@ from modelserver.events import (
     Event,
     ReplicaSaid,
     ReplicaUnreachable,
+    Stay,
     TellClient,
     TellReplica,
     Tick,
@@ -146,6 +147,55 @@ def test_work_is_called_what_its_request_is() -> None:
     work = action.message
     assert isinstance(work, wire.Work)
     assert (work.trace, work.traceparent) == tuple(names.values())
+
+
+TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+
+
+def stays(actions: list[Action]) -> list[Stay | None]:
+    """Which times in the queue are over."""
+    return [a.stay for a in actions if isinstance(a, TellReplica | TellClient)]
+
+
+def test_a_stay_in_the_queue_is_told_of_what_is_traced() -> None:
+    bench = Bench()
+    began = bench.now
+    bench.ask("traced", traceparent=TRACEPARENT)
+    bench.ask("untraced")
+    bench.now += 0.2
+    first, untraced = stays(bench.ready(b"R1", credit=2))
+    assert untraced is None
+    assert first is not None
+    assert (first.request.id, first.since, first.attempt, first.replica) == (
+        "traced",
+        began,
+        1,
+        "R1",
+    )
+    bench.now += 0.1
+    killed = bench.now
+    assert stays(bench.kill()) == []
+    bench.now += 0.3
+    [again] = stays(bench.ready(b"R2", credit=1))
+    assert again is not None
+    assert (again.since, again.attempt, again.replica) == (killed, 2, "R2")
+
+
+def test_a_failure_that_ends_a_stay_tells_it() -> None:
+    bench = Bench(queue_requests=1)
+    began = bench.now
+    bench.ask("late", traceparent=TRACEPARENT)
+    [refused] = stays(bench.ask("too many", traceparent=TRACEPARENT))
+    assert refused is not None
+    assert (refused.since, refused.replica) == (began, "")
+    [late] = stays(bench.wait(1.1))
+    assert late is not None
+    assert (late.request.id, late.since, late.attempt, late.replica) == ("late", began, 1, "")
+    # What fails while a replica has it has left the queue before.
+    bench.ready()
+    bench.ask("held", traceparent=TRACEPARENT)
+    ended = [a.stay for a in bench.wait(1.1) if isinstance(a, TellClient)]
+    assert ended == [None]
 
 
 def test_a_request_waits_for_the_first_replica() -> None:
