@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig, load_keys
 from modelserver.supervisor import CONFIG_STATUS
+from telemetry import logs, tracing
 from wire.keys import BrokerKeys, PeerKeys
 
 if TYPE_CHECKING:
@@ -44,11 +45,8 @@ def main() -> int:
     keys.add_argument("folder", type=Path)
     arguments = parser.parse_args()
 
-    logging.basicConfig(
-        level=os.environ.get("LOG_LEVEL", "INFO"),
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
     try:
+        logs.setup(os.environ, text="%(asctime)s %(levelname)s %(name)s: %(message)s")
         match arguments.program:
             case "broker":
                 return _broker()
@@ -60,8 +58,8 @@ def main() -> int:
                 return _keys(arguments.folder)
             case _:
                 return _serve(arguments)
-    except ConfigError as error:
-        print(f"sightline: {error}", file=sys.stderr)
+    except (ConfigError, logs.LogError, tracing.TracingError) as error:
+        logs.say(f"sightline: {error}", os.environ, alarming=True)
         return CONFIG_STATUS
 
 
@@ -71,14 +69,16 @@ def _broker() -> int:
     from modelserver.broker import Broker
 
     config = BrokerConfig.from_env(os.environ)
-    broker = Broker(config, load_keys("BROKER_KEYS_FILE", config.keys_file, BrokerKeys))
-    _on_stop(broker.stop)
-    try:
-        broker.run()
-    except zmq.ZMQError as error:
-        raise ConfigError(
-            f"The broker cannot listen at {config.frontend} and {config.backend}: {error}."
-        ) from None
+    keys = load_keys("BROKER_KEYS_FILE", config.keys_file, BrokerKeys)
+    with tracing.tracer("sightline-broker", os.environ) as tracer:
+        broker = Broker(config, keys, tracer)
+        _on_stop(broker.stop)
+        try:
+            broker.run()
+        except zmq.ZMQError as error:
+            raise ConfigError(
+                f"The broker cannot listen at {config.frontend} and {config.backend}: {error}."
+            ) from None
     return 0
 
 
@@ -98,13 +98,14 @@ def _replica() -> int:
                 gpu_memory_mib = held.enter_context(leased(config, keys, os.environ))
             except GpuError as error:
                 raise ConfigError(str(error)) from None
+        tracer = held.enter_context(tracing.tracer("sightline-replica", os.environ))
         load = partial(_model, config, gpu_memory_mib)
         reload = Reload(load)
         signal.signal(signal.SIGHUP, lambda *_: reload.ask())
         model: tuple[Bundle, Engine] | None = load()
         stopped = False
         while model is not None and not stopped:
-            replica = Replica(config, *model, keys)
+            replica = Replica(config, *model, keys, tracer)
 
             def stop(replica: Replica = replica) -> None:
                 nonlocal stopped
@@ -126,16 +127,17 @@ def _model(config: ReplicaConfig, gpu_memory_mib: int | None) -> "tuple[Bundle, 
     threads = config.threads or cpus()
     try:
         bundle = load_bundle(find_bundle(config.bundle))
-        engine = load_engine(
-            config.engine,
-            bundle,
-            threads=threads,
-            max_batch=config.max_batch,
-            device=config.device,
-            xla=config.xla,
-            gpu_memory_mib=gpu_memory_mib,
-            latency=LatencyCurve(config.simulated_base_ms, config.simulated_image_ms),
-        )
+        with logs.printed_as_lines(os.environ):
+            engine = load_engine(
+                config.engine,
+                bundle,
+                threads=threads,
+                max_batch=config.max_batch,
+                device=config.device,
+                xla=config.xla,
+                gpu_memory_mib=gpu_memory_mib,
+                latency=LatencyCurve(config.simulated_base_ms, config.simulated_image_ms),
+            )
     except (BundleError, EngineError) as error:
         raise ConfigError(str(error)) from None
     logging.getLogger("Replica").info(

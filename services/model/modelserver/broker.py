@@ -12,9 +12,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from io import FileIO
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import zmq
+from msgspec.structs import replace
 
 from modelserver import inbox, journal
 from modelserver.config import BrokerConfig
@@ -28,6 +29,7 @@ from modelserver.events import (
     Note,
     ReplicaSaid,
     ReplicaUnreachable,
+    Stay,
     TellClient,
     TellReplica,
     Tick,
@@ -44,8 +46,12 @@ from wire import (
     encode,
     from_client,
     from_replica,
+    log_fields,
 )
 from wire.keys import BrokerKeys
+
+if TYPE_CHECKING:
+    from telemetry.spans import Tracer
 
 log = logging.getLogger("Broker")
 
@@ -69,9 +75,16 @@ MAX_FRAME_BYTES: Final = MAX_PAYLOAD_BYTES * 4 // 3 + 4096
 class Broker:
     """Serves clients and replicas until it is told to stop."""
 
-    def __init__(self, config: BrokerConfig, keys: BrokerKeys | None = None) -> None:
-        """With ``keys`` only peers on its lists are let in."""
+    def __init__(
+        self,
+        config: BrokerConfig,
+        keys: BrokerKeys | None = None,
+        tracer: "Tracer | None" = None,
+    ) -> None:
+        """With ``keys`` only peers on its lists are let in. ``tracer`` is told how long requests
+        wait that are part of a trace."""
         self._config = config
+        self._tracer = tracer
         limits = Limits(
             queue_requests=config.max_queue_requests,
             queue_bytes=config.max_queue_bytes,
@@ -194,16 +207,23 @@ class Broker:
             record(event, now)
             for action in self._dispatcher.handle(event, now):
                 match action:
-                    case TellClient(client, message):
+                    case TellClient(client, message, stay):
+                        if stay is not None and self._tracer is not None:
+                            _trace(self._tracer, stay, now, message)
                         if not _send(frontend, [client, *self._client_words(client, message)]):
                             self._events.append(ClientUnreachable(client))
-                    case TellReplica(replica, message, payload):
+                    case TellReplica(replica, message, payload, stay):
+                        if stay is not None and self._tracer is not None:
+                            traceparent = _trace(self._tracer, stay, now, message)
+                            message = replace(message, traceparent=traceparent)
                         pixels = None if payload is None else payload.buffer
                         if not _send(backend, [replica, encode(message)], pixels):
                             undelivered = message.job if isinstance(message, Work) else None
                             self._events.append(ReplicaUnreachable(replica, undelivered))
-                    case Note(text, alarming):
-                        log.log(logging.WARNING if alarming else logging.INFO, "%s", text)
+                    case Note(text, alarming, about):
+                        fields = {} if about is None else log_fields(about)
+                        level = logging.WARNING if alarming else logging.INFO
+                        log.log(level, "%s", text, extra=fields)
 
     def _client_words(self, client: bytes, message: Message) -> list[bytes]:
         if isinstance(message, Result | Failure):
@@ -211,6 +231,30 @@ class Broker:
             if words is not None:
                 return words
         return [encode(message)]
+
+
+def _trace(tracer: "Tracer", stay: Stay, now: float, ended_by: Message) -> str:
+    """The span of a request's stay in the queue. What comes of it is part of that, so its
+    traceparent, which is returned, goes along."""
+    request = stay.request
+    attributes: dict[str, str | int] = {
+        "sightline.request_id": request.trace,
+        "sightline.model": request.model,
+        "sightline.priority": request.priority,
+        "sightline.attempt": stay.attempt,
+    }
+    if stay.replica:
+        attributes["sightline.replica"] = stay.replica
+    failure = (ended_by.code.value, ended_by.message) if isinstance(ended_by, Failure) else None
+    return tracer.record(
+        "queue",
+        str(request.traceparent),
+        since=stay.since,
+        until=now,
+        kind="server",
+        attributes=attributes,
+        failure=failure,
+    )
 
 
 def _buffers(frames: list[zmq.Frame]) -> list[memoryview]:

@@ -17,10 +17,11 @@ import socket as hosts
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import zmq
+from msgspec import UNSET
 
 from imaging import Busy, DecoderPool, ImageError
 from modelserver import backend, health, inbox
@@ -47,10 +48,14 @@ from wire import (
     WireError,
     Work,
     encode,
+    log_fields,
     to_replica,
     traces,
 )
 from wire.keys import PeerKeys
+
+if TYPE_CHECKING:
+    from telemetry.spans import Tracer
 
 log = logging.getLogger("Replica")
 
@@ -74,11 +79,14 @@ class Replica:
         bundle: Bundle,
         engine: Engine,
         keys: PeerKeys | None = None,
+        tracer: "Tracer | None" = None,
     ) -> None:
-        """``keys`` are for a broker that lets in only whom it knows."""
+        """``keys`` are for a broker that lets in only whom it knows. ``tracer`` is told what
+        becomes of requests that are part of a trace."""
         self.name = f"{hosts.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._config = config
         self._keys = keys
+        self._tracer = tracer
         self._bundle = bundle
         self._device = engine.device
         self._batcher = Batcher(engine.max_batch)
@@ -134,6 +142,8 @@ class Replica:
                 for outcome in self._outcomes.take():
                     self._engine.finished(outcome)
                     self._answer(broker, outcome)
+                    if self._tracer is not None:
+                        self._trace(self._tracer, outcome)
             if self._decoded.fileno() in readable:
                 for decoded in self._decoded.take():
                     self._in_decoder -= 1
@@ -241,8 +251,39 @@ class Replica:
                 timing=timing,
             )
             if log.isEnabledFor(logging.DEBUG):
-                log.debug("job %d (%s) is done", item.work.job, traces(item.work))
+                fields = log_fields(item.work)
+                log.debug("job %d (%s) is done", item.work.job, traces(item.work), extra=fields)
             self._say(broker, done)
+
+    def _trace(self, tracer: "Tracer", outcome: Outcome) -> None:
+        """A batch is through: its spans, for each request in the trace that it is part of."""
+        contract = self._bundle.contract
+        attributes: dict[str, str | int] = {
+            "sightline.model": contract.model,
+            "sightline.model.version": contract.version,
+            "sightline.batch_size": len(outcome.items),
+            "sightline.device": self._device,
+            "sightline.replica": self.name,
+        }
+        failed = outcome.probabilities is None
+        failure = (FailureCode.ENGINE.value, outcome.error) if failed else None
+        for item in outcome.items:
+            if item.work.traceparent is UNSET:
+                continue
+            steps = {
+                "batch wait": (item.arrived, max(item.arrived, outcome.began)),
+                "inference": (outcome.began, outcome.ended),
+            }
+            for name, (since, until) in steps.items():
+                tracer.record(
+                    name,
+                    item.work.traceparent,
+                    since=since,
+                    until=until,
+                    kind="consumer",
+                    attributes={"sightline.request_id": item.work.trace, **attributes},
+                    failure=failure if name == "inference" else None,
+                )
 
     def _top(
         self, probabilities: np.ndarray[tuple[int, ...], np.dtype[np.float32]], k: int
@@ -288,5 +329,6 @@ class Replica:
 
 
 def _failed(work: Work, code: FailureCode, message: str) -> Failed:
-    log.info("job %d (%s) failed as %s: %s", work.job, traces(work), code, message)
+    fields = log_fields(work)
+    log.info("job %d (%s) failed as %s: %s", work.job, traces(work), code, message, extra=fields)
     return Failed(job=work.job, code=code, message=message)

@@ -13,6 +13,7 @@ from imaging import cpus
 from modelserver.bundle import BundleError, find_bundle
 from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig
 from modelserver.supervisor import Program, Supervisor
+from telemetry import logs
 
 WEB_GRACE_S = 20.0
 REPLICA_GRACE_S = 20.0
@@ -75,7 +76,7 @@ def supervisor(
     return Supervisor(
         programs,
         ready=lambda: _is_ready(host, port),
-        announce=lambda: print(f"Sightline serves {url}  (Ctrl-C stops it)", flush=True),
+        announce=lambda: logs.say(f"Sightline serves {url}  (Ctrl-C stops it)", env),
     )
 
 

@@ -1,5 +1,7 @@
 """Puts the web tier together."""
 
+from typing import TYPE_CHECKING
+
 import msgspec
 from flask import Flask
 
@@ -14,12 +16,20 @@ from webapp.many import Many
 from webapp.status import Watch
 from webapp.uploads import InMemoryRequest, Limits
 
+if TYPE_CHECKING:
+    from telemetry.spans import Tracer
+
 CLASSIFIER = "classifier"
 """Where ``app.extensions`` holds the Classifier, for whoever starts and stops the process."""
+TRACER = "tracer"
+"""And where the Tracer, None where nothing is traced."""
 
 
 def create_app(
-    config: Config, client: ModelClient | None = None, decoders: DecoderPool | None = None
+    config: Config,
+    client: ModelClient | None = None,
+    decoders: DecoderPool | None = None,
+    tracer: "Tracer | None" = None,
 ) -> Flask:
     """The web tier as a WSGI application. Nothing is opened or started before the first use.
 
@@ -27,9 +37,10 @@ def create_app(
         config: The settings.
         client: The way to the broker; made from ``config`` if left out.
         decoders: Where pictures are decoded; made from ``config`` if left out.
+        tracer: Is told what goes on in which request.
     """
     client = client or ModelClient(config.broker, config.keys())
-    classifier = Classifier(config, client, decoders or _decoders(config))
+    classifier = Classifier(config, client, decoders or _decoders(config), tracer)
     watch = Watch(client)
     app = Flask("webapp")
     app.request_class = InMemoryRequest
@@ -38,7 +49,8 @@ def create_app(
     # A picture sent as a plain form field is missing as a file, and not too large.
     app.config["MAX_FORM_MEMORY_SIZE"] = None
     app.extensions[CLASSIFIER] = classifier
-    envelope.install(app)
+    app.extensions[TRACER] = tracer
+    envelope.install(app, tracer)
     if keys := read_api_keys(config.api_keys_file):
         keys.guard(app)
     description = openapi.document(keyed=keys is not None)

@@ -11,7 +11,7 @@ Rules:
 
 import time
 from collections.abc import Callable
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 
@@ -31,6 +31,9 @@ from webapp.sharing import Cache, Sharing
 from webapp.terms import Terms
 from wire import Contract, Result, Served
 from wire.codec import Buffer
+
+if TYPE_CHECKING:
+    from telemetry.spans import Tracer
 
 Done = TypeVar("Done")
 
@@ -79,8 +82,15 @@ class WrongSize(BadRequest):
 class Classifier:
     """Puts the decoders and the broker together, for all threads of a process."""
 
-    def __init__(self, config: Config, client: ModelClient, decoders: DecoderPool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        client: ModelClient,
+        decoders: DecoderPool,
+        tracer: "Tracer | None" = None,
+    ) -> None:
         self._config = config
+        self._tracer = tracer
         self._client = client
         self.sharing = Sharing(client, config.cache_bytes)
         self._decoders = decoders
@@ -118,10 +128,9 @@ class Classifier:
         def attempt(contract: Contract) -> Classified:
             nonlocal decode_s
             decoding = time.monotonic()
-            timeout_s = max(0.0, terms.deadline - decoding)
-            picture = self._decoders.prepare(file, contract, preview=preview, timeout_s=timeout_s)
+            picture = self._prepared(file, contract, terms, preview=preview, now=decoding)
             decode_s += time.monotonic() - decoding
-            result, cache = self.sharing.classify(picture.pixels, contract, terms)
+            result, cache = self._asked(picture.pixels, contract, terms)
             return Classified(
                 result=result,
                 picture=picture,
@@ -157,10 +166,38 @@ class Classifier:
                     f"Version {contract.version} of {contract.model} takes {contract.width} x "
                     f"{contract.height}.",
                 )
-            result, _ = self.sharing.classify(pixels, contract, terms)
+            result, _ = self._asked(pixels, contract, terms)
             return result
 
         return self._with_contract(model, terms, attempt)
+
+    def _prepared(
+        self, file: bytes, contract: Contract, terms: Terms, *, preview: bool, now: float
+    ) -> Prepared:
+        timeout_s = max(0.0, terms.deadline - now)
+        if self._tracer is None:
+            return self._decoders.prepare(file, contract, preview=preview, timeout_s=timeout_s)
+        with self._tracer.span("decode", terms.traceparent) as span:
+            picture = self._decoders.prepare(file, contract, preview=preview, timeout_s=timeout_s)
+            span.tell({"sightline.format": picture.format, "sightline.file_bytes": len(file)})
+            return picture
+
+    def _asked(self, pixels: Buffer, contract: Contract, terms: Terms) -> tuple[Result, Cache]:
+        if self._tracer is None:
+            return self.sharing.classify(pixels, contract, terms)
+        attributes = {
+            "sightline.model": contract.model,
+            "sightline.model.version": contract.version,
+            "sightline.priority": terms.priority,
+            "sightline.request_id": terms.trace,
+        }
+        with self._tracer.span(
+            "classify", terms.traceparent, kind="client", attributes=attributes
+        ) as span:
+            terms = terms._replace(traceparent=span.traceparent)
+            result, cache = self.sharing.classify(pixels, contract, terms)
+            span.tell({"sightline.cache": cache, "sightline.attempt": result.attempt})
+            return result, cache
 
     def _with_contract(self, model: str, terms: Terms, attempt: Callable[[Contract], Done]) -> Done:
         """What ``attempt`` makes of the model's contract; again, if that is of another time."""

@@ -47,6 +47,7 @@ from wire import (
     Unknown,
     WireError,
     encode,
+    log_fields,
     to_client,
 )
 from wire.codec import Buffer
@@ -247,7 +248,8 @@ class ModelClient:
                 elif not isinstance(reply, Unknown):
                     return reply
                 elif isinstance(question, Request):
-                    logger.info("request %s got lost on its way and is sent again", question.id)
+                    text = "request %s got lost on its way and is sent again"
+                    logger.info(text, question.id, extra=log_fields(question))
                     _send(dealer, replace(question, deadline_ms=_budget_ms(deadline)), *payload)
             elif left():
                 if isinstance(question, Request):

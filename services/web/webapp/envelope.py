@@ -5,12 +5,14 @@ Rules:
   the stylesheet.
 - Every error has one shape: a problem document (RFC 9457) where programs ask, a page that says
   the same where people do. Only the inference protocol under /v2 has a shape of its own.
+- What brings a picture is a span where there is a tracer, and all that is done for it a part of it.
 """
 
 import logging
 import re
 import time
-from typing import Final
+from functools import partial
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 from flask import Flask, Response, g, render_template, request
@@ -22,6 +24,9 @@ from webapp.errors import Unauthorised, WebError, from_exception
 from webapp.ids import new_id
 from webapp.presence import arrived
 from webapp.sharing import Cache
+
+if TYPE_CHECKING:
+    from telemetry.spans import Span, Tracer
 
 HEADERS: Final = {
     # A picture that a person chose is shown out of the browser's own memory, which is blob:.
@@ -89,11 +94,14 @@ def note_timing(timing_ms: TimingMs, cache: Cache) -> None:
     g.cache = cache
 
 
-def install(app: Flask) -> None:
+def install(app: Flask, tracer: "Tracer | None" = None) -> None:
     """Puts the envelope around every answer of ``app``."""
     app.before_request(_open)
     app.after_request(_seal)
     app.register_error_handler(Exception, _refuse)
+    if tracer is not None:
+        app.before_request(partial(_begin_span, tracer))
+        app.after_request(_end_span)
 
 
 def _open() -> None:
@@ -101,6 +109,37 @@ def _open() -> None:
     given = request.headers.get("X-Request-Id", "")
     g.traceparent = _valid_traceparent(request.headers.get("traceparent", ""))
     g.request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else new_id()
+
+
+def _begin_span(tracer: "Tracer") -> None:
+    rule = request.url_rule
+    if rule is None or request.method != "POST":
+        return  # Probes and whoever looks at a page would bury the pictures.
+    g.span = tracer.begin(
+        f"POST {rule.rule}",
+        g.traceparent,
+        since=g.began,
+        kind="server",
+        attributes={
+            "http.request.method": "POST",
+            "http.route": rule.rule,
+            "url.path": request.path,
+            "url.scheme": request.scheme,
+            "sightline.request_id": g.request_id,
+        },
+    )
+    g.traceparent = g.span.traceparent
+
+
+def _end_span(response: Response) -> Response:
+    span: Span | None = g.get("span")
+    if span is not None:
+        span.tell({"http.response.status_code": response.status_code})
+        if response.status_code >= 500:
+            span.fail(str(response.status_code), g.get("refusal", ""))
+        # Many pictures are answered while the answer goes out.
+        response.call_on_close(span.end)
+    return response
 
 
 def _valid_traceparent(given: str) -> str:
@@ -117,7 +156,11 @@ def _refuse(error: Exception) -> Response | HTTPException:
         return error  # A redirect is raised, too.
     shown = from_exception(error)
     if type(shown) is WebError:
-        logger.exception("request %s met an unforeseen error", g.request_id)
+        logger.exception("request %s met an unforeseen error", g.request_id, extra=_log_fields())
+    elif logger.isEnabledFor(logging.DEBUG):
+        text = "request %s is refused with %d: %s"
+        logger.debug(text, g.request_id, shown.status, shown.detail, extra=_log_fields())
+    g.refusal = shown.detail
     response = _shown(shown)
     if shown.retry_after_s is not None:
         response.headers["Retry-After"] = str(shown.retry_after_s)
@@ -126,6 +169,13 @@ def _refuse(error: Exception) -> Response | HTTPException:
     if shown.allow:
         response.headers["Allow"] = ", ".join(shown.allow)
     return response
+
+
+def _log_fields() -> dict[str, str]:
+    fields = {"request_id": g.request_id}
+    if g.traceparent:
+        fields["trace_id"] = g.traceparent[3:35]
+    return fields
 
 
 def _shown(error: WebError) -> Response:

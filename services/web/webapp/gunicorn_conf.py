@@ -17,9 +17,12 @@ import sys
 from contextlib import suppress
 from typing import Any, Final
 
+from gunicorn.glogging import Logger
+
 from imaging import cpus
+from telemetry import logs, tracing
 from webapp.apikeys import read_api_keys
-from webapp.app import CLASSIFIER
+from webapp.app import CLASSIFIER, TRACER
 from webapp.config import Config, ConfigError
 from webapp.framing import MAX_HEAD_BYTES
 from webapp.worker import Worker
@@ -49,17 +52,15 @@ def _connections() -> int:
 
 
 try:
+    _text: Final = "[%(asctime)s] [%(process)d] [%(levelname)s] %(name)s: %(message)s"
+    logs.setup(os.environ, text=_text)
     _config: Final = Config.from_env(os.environ)
     _config.keys()
     read_api_keys(_config.api_keys_file)
-except ConfigError as error:
-    print(f"sightline: {error}", file=sys.stderr)
+    tracing.collector(os.environ)
+except (ConfigError, logs.LogError, tracing.TracingError) as error:
+    logs.say(f"sightline: {error}", os.environ, alarming=True)
     sys.exit(CONFIG_STATUS)
-
-logging.basicConfig(
-    level=logging.INFO,
-    format="[%(asctime)s] [%(process)d] [%(levelname)s] %(name)s: %(message)s",
-)
 
 # The allocator gives every thread a part of its own, each of which keeps what an upload once took.
 with suppress(AttributeError, OSError):  # Another C library than glibc has no such thing.
@@ -70,9 +71,20 @@ class _ConfiguredWorker(Worker):
     config = _config
 
 
+class _JsonLogger(Logger):  # type: ignore[misc]
+    """gunicorn's own lines, in the form of ours."""
+
+    def setup(self, cfg: Any) -> None:
+        super().setup(cfg)
+        for handler in (*self.error_log.handlers, *self.access_log.handlers):
+            handler.setFormatter(logs.json_lines())
+
+
 wsgi_app = "webapp.wsgi:app"
 bind = f"{_config.host}:{_config.port}"
 worker_class = _ConfiguredWorker
+logger_class = _JsonLogger if logs.is_json(os.environ) else Logger
+loglevel = logs.level(os.environ).lower()
 worker_connections = _connections()
 threads = _config.threads
 graceful_timeout = _config.deadline_ms // 1000 + 5
@@ -105,6 +117,9 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    """Ends the decoders and sockets of a worker that got far enough to have any."""
+    """Ends the decoders and sockets of a worker that got far enough to have any, and sends its last
+    spans."""
     if app := getattr(worker, "wsgi", None):
         app.extensions[CLASSIFIER].close()
+        if tracer := app.extensions[TRACER]:
+            tracer.close()

@@ -114,7 +114,8 @@ class Many:
             except Exception as error:
                 refused = from_exception(error)
                 if type(refused) is WebError:
-                    logger.exception("request %s met an unforeseen error", item_id)
+                    text = "request %s met an unforeseen error"
+                    logger.exception(text, item_id, extra={"request_id": item_id})
                 problem = asdict(problem_of(refused, item_id))
                 return _line(ProblemLine(**problem, **named, retry_after_s=refused.retry_after_s))
             return _line(AnswerLine(**asdict(answer_of(classified, item_id)), **named))

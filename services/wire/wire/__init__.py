@@ -49,6 +49,7 @@ from wire.messages import (
     ToReplica,
     Unknown,
     Work,
+    log_fields,
     traces,
 )
 
@@ -93,6 +94,7 @@ __all__ = [
     "encode",
     "from_client",
     "from_replica",
+    "log_fields",
     "to_client",
     "to_replica",
     "traces",

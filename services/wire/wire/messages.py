@@ -344,3 +344,11 @@ def traces(message: Request | Work) -> str:
     if message.traceparent is not msgspec.UNSET:
         named += f", traceparent {message.traceparent!r}"
     return named
+
+
+def log_fields(message: Request | Work) -> dict[str, str]:
+    """The same as fields of a line that programs read."""
+    fields = {"request_id": message.trace}
+    if message.traceparent is not msgspec.UNSET:
+        fields["trace_id"] = message.traceparent[3:35]
+    return fields
