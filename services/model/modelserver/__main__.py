@@ -70,9 +70,18 @@ def _broker() -> int:
 
     config = BrokerConfig.from_env(os.environ)
     keys = load_keys("BROKER_KEYS_FILE", config.keys_file, BrokerKeys)
-    with tracing.tracer("sightline-broker", os.environ) as tracer:
+    with contextlib.ExitStack() as held:
+        tracer = held.enter_context(tracing.tracer("sightline-broker", os.environ))
         broker = Broker(config, keys, tracer)
         _on_stop(broker.stop)
+        if config.metrics:
+            # What reads them out takes 10 MB that a broker which nobody scrapes can do without.
+            from modelserver.broker_metrics import BrokerMetrics
+            from modelserver.scrape import served
+
+            held.enter_context(
+                served("BROKER_METRICS", config.metrics, BrokerMetrics(broker.observe))
+            )
         try:
             broker.run()
         except zmq.ZMQError as error:

@@ -7,6 +7,7 @@ in its loop waits for a peer, and nothing that a peer sends raises out of it.
 import contextlib
 import logging
 import math
+import queue
 import secrets
 import time
 from collections import deque
@@ -34,6 +35,7 @@ from modelserver.events import (
     TellReplica,
     Tick,
 )
+from modelserver.mailbox import Mailbox
 from modelserver.tutorial import TutorialDesk
 from wire import (
     MAX_PAYLOAD_BYTES,
@@ -41,6 +43,7 @@ from wire import (
     Message,
     Request,
     Result,
+    Status,
     WireError,
     Work,
     encode,
@@ -65,6 +68,8 @@ MORE: Final = int(zmq.DONTWAIT | zmq.SNDMORE)
 """Plain numbers, because pyzmq's flags are enums, whose arithmetic takes longer than sending."""
 JOB_ID_START_BITS: Final = 62
 """Job ids begin at a random number, so that two brokers' ids do not meet."""
+OBSERVED_S: Final = 5.0
+"""So long somebody who observes from another thread waits; Prometheus does for ten seconds."""
 FRONTEND_HWM: Final = 1000
 BACKEND_HWM: Final = 1000
 """Messages queued towards one replica. Credit, a few dozen at most, keeps this from filling."""
@@ -98,6 +103,7 @@ class Broker:
         self._tutorial = TutorialDesk()
         self._events: deque[Event] = deque()
         self._stopping = False
+        self._observers: Mailbox[queue.SimpleQueue[Status]] = Mailbox()
         self.counts = self._dispatcher.counts
         """How often what happened. Garbage never gets as far as the Dispatcher, so it is added."""
         self._doorman = Doorman(keys, self.counts)
@@ -106,13 +112,30 @@ class Broker:
         """End `run` within a quarter of a second. Safe in a signal handler."""
         self._stopping = True
 
+    def observe(self) -> Status:
+        """What goes on, as a client is told who observes. For any other thread than `run`'s.
+
+        Raises:
+            TimeoutError: `run` did not come to it within OBSERVED_S.
+        """
+        answer: queue.SimpleQueue[Status] = queue.SimpleQueue()
+        self._observers.put(answer)
+        try:
+            return answer.get(timeout=OBSERVED_S)
+        except queue.Empty:
+            raise TimeoutError(f"The broker did not answer within {OBSERVED_S} s") from None
+
     def run(self, listening: Callable[[str, str], None] | None = None) -> None:
         """Serve until `stop`. ``listening`` is told both endpoints once they are bound.
 
         Raises:
             zmq.ZMQError: An endpoint cannot be bound.
         """
-        with self._sockets() as (frontend, backend, monitors), self._recorder() as record:
+        with (
+            contextlib.closing(self._observers),
+            self._sockets() as (frontend, backend, monitors),
+            self._recorder() as record,
+        ):
             endpoints = (_endpoint(frontend), _endpoint(backend))
             log.info("listening: clients at %s, replicas at %s", *endpoints)
             if listening is not None:
@@ -120,8 +143,8 @@ class Broker:
             poller = zmq.Poller()
             poller.register(backend, zmq.POLLIN)
             poller.register(frontend, zmq.POLLIN)
-            for monitor in monitors:
-                poller.register(monitor, zmq.POLLIN)
+            for source in (*monitors, self._observers.fileno()):
+                poller.register(source, zmq.POLLIN)
             while not self._stopping:
                 wait = self._dispatcher.seconds_to_next(time.monotonic())
                 readable = dict(poller.poll(math.ceil(wait * 1000)))
@@ -132,6 +155,10 @@ class Broker:
                 for monitor, door in monitors.items():
                     if monitor in readable:
                         self._doorman.hear(monitor, door)
+                if self._observers.fileno() in readable:
+                    status = self._dispatcher.status("", time.monotonic())
+                    for answer in self._observers.take():
+                        answer.put(status)
                 if self._dispatcher.seconds_to_next(time.monotonic()) <= 0:
                     self._events.append(Tick())
                 self._carry_out(frontend, backend, record)

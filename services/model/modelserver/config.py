@@ -15,6 +15,7 @@ import msgspec
 from wire.keys import KeyFileError, Keys, read_keys
 
 Endpoint = Annotated[str, msgspec.Meta(pattern=r"^tcp://.+:[0-9*]+$")]
+Address = Annotated[str, msgspec.Meta(pattern=r"^(.+:[0-9]{1,5})?$")]
 Positive = Annotated[int, msgspec.Meta(ge=1)]
 
 
@@ -72,6 +73,8 @@ class BrokerConfig(_Config, frozen=True):
     """Where to record all that happens, without pictures, so that it can be replayed."""
     keys_file: str = ""
     """The broker's key file; empty: whoever reaches the sockets is let in."""
+    metrics: Address = ""
+    """Where Prometheus may read, as host:port; empty: nowhere."""
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:
@@ -107,6 +110,8 @@ class ReplicaConfig(_Config, frozen=True):
     """This replica's key file, for a broker that asks for keys."""
     alive_file: str = ""
     """A file to touch whenever the broker pings this replica, for its health check."""
+    metrics: Address = ""
+    """Where Prometheus may read, as host:port; empty: nowhere."""
     simulated_base_ms: Annotated[float, msgspec.Meta(ge=0)] = 8.0
     """What a batch costs the simulated engine; the default is a small accelerator's."""
     simulated_image_ms: Annotated[float, msgspec.Meta(ge=0)] = 0.15

@@ -153,7 +153,7 @@ class Dispatcher:
             case ClientSaid(client, Describe(id=request_id)):
                 self._describe(client, request_id)
             case ClientSaid(client, Observe(id=request_id)):
-                self._tell(client, self._status(request_id, now))
+                self._tell(client, self.status(request_id, now))
             case ReplicaSaid(identity, Ready() as ready):
                 self._join(identity, ready, now)
             case ReplicaSaid(identity, Devices() as devices):
@@ -193,6 +193,17 @@ class Dispatcher:
     def queued(self) -> int:
         """Requests that wait for a replica."""
         return self._queued_requests
+
+    def status(self, request_id: str, now: float) -> Status:
+        """The books as they are at ``now``, for whoever asked by ``request_id``."""
+        return status(
+            request_id,
+            now=now,
+            began=self._started,
+            counts=self.counts,
+            models=self._models.values(),
+            replicas=self._replicas.values(),
+        )
 
     # --- clients ------------------------------------------------------------------------------
 
@@ -293,16 +304,6 @@ class Dispatcher:
             for contract, replicas in model.versions()
         )
         self._tell(client, Catalogue(id=request_id, models=models))
-
-    def _status(self, request_id: str, now: float) -> Status:
-        return status(
-            request_id,
-            now=now,
-            began=self._started,
-            counts=self.counts,
-            models=self._models.values(),
-            replicas=self._replicas.values(),
-        )
 
     # --- replicas -----------------------------------------------------------------------------
 

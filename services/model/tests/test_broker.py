@@ -273,6 +273,18 @@ def test_pixels_that_look_like_json_are_pixels(running: Running) -> None:
     assert next_work(replica)[1] == b"{" * CONTRACT.nbytes
 
 
+def test_who_observes_from_another_thread_is_told_what_a_client_is(running: Running) -> None:
+    replica = running.replica()
+    replica.recv_multipart()  # A ping: the broker knows it.
+    told = running.broker.observe()
+    assert [one.name for one in told.replicas] == ["host:1:ab"]
+    client = running.client()
+    client.send(wire.encode(wire.Observe(id="o")))
+    seen = wire.to_client.decode(client.recv_multipart())
+    assert isinstance(seen, wire.Status)
+    assert (seen.counts, seen.models) == (told.counts, told.models)
+
+
 # --- life -------------------------------------------------------------------------------------
 
 
