@@ -1,6 +1,7 @@
 /* Stands in for NVIDIA's libnvidia-ml.so.1, which only a machine with its driver has: as many GPUs
-   as FAKE_GPUS says, of 16 GiB each, with UUIDs of their numbers. What nvidia-ml-py calls for a
-   replica is here and nothing else; a call of anything more is "Function Not Found" there. */
+   as FAKE_GPUS says, of 16 GiB each, with UUIDs of their numbers, and as many GiB in use. What
+   nvidia-ml-py calls for a replica is here and nothing else; a call of anything more is "Function
+   Not Found" there. */
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,8 +43,8 @@ int nvmlDeviceGetUUID(void *device, char *uuid, unsigned length) {
 }
 
 int nvmlDeviceGetMemoryInfo(void *device, memory_t *memory) {
-    (void)device;
-    memory->total = memory->free = 16ULL << 30;
-    memory->used = 0;
+    memory->total = 16ULL << 30;
+    memory->used = (unsigned long long)(size_t)device << 30;
+    memory->free = memory->total - memory->used;
     return SUCCESS;
 }

@@ -16,7 +16,7 @@ import pytest
 from modelserver.gpu import OVERHEAD_MIB
 from modelserver.keygen import make_keys
 from modelserver.supervisor import CONFIG_STATUS
-from tests.conftest import Processes, Service, eventually
+from tests.conftest import Processes, Service, eventually, free_port, request
 
 LEASED = re.compile(r"(GPU-\S+) is leased to this replica, \d+ on it now; memory: (.*)$", re.M)
 
@@ -80,8 +80,14 @@ def test_replicas_spread_over_the_gpus_and_a_successor_gets_the_place_of_the_dea
 
     victim = next(iter(first))
     first[victim].kill()
-    successor = host.start(1, **known)
+    port = free_port()
+    successor = host.start(1, MODEL_METRICS=f"127.0.0.1:{port}", **known)
     assert set(host.gpus(successor)) == {host.gpu(victim)}
+    told = request(port, "GET", "/metrics").body.decode()
+    used = re.findall(r'^sightline_replica_gpu_memory_used_bytes{gpu="(.*)"} (.*)$', told, re.M)
+    [(uuid, nbytes)] = used
+    assert uuid == host.gpu(victim)
+    assert float(nbytes) == int(uuid[-12:]) << 30
 
     more = host.start(4, **known)
     del first[victim]

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from modelserver.health import catalogue
-from tests.conftest import Service, classify, eventually
+from tests.conftest import Service, classify, eventually, free_port, request
 from tests.system.load import Load
 
 BUNDLE = Path(__file__).parents[2] / "services/model/modelserver/bundles/efficientnet-lite0"
@@ -79,8 +80,12 @@ def test_a_bundle_that_was_replaced_is_loaded_without_a_restart(
     shutil.copytree(newer, broken)
     (broken / "labels.txt").write_text("not what the manifest says")
     service.start_broker()
+    port = free_port()
     name, process = service.start_replica(
-        MODEL_BUNDLE=str(bundle), MODEL_ENGINE="simulated", MODEL_SIMULATED_BASE_MS="10"
+        MODEL_BUNDLE=str(bundle),
+        MODEL_ENGINE="simulated",
+        MODEL_SIMULATED_BASE_MS="10",
+        MODEL_METRICS=f"127.0.0.1:{port}",
     )
     service.start_web()
     service.await_replicas(1)
@@ -98,5 +103,11 @@ def test_a_bundle_that_was_replaced_is_loaded_without_a_restart(
         eventually(lambda: classify(service.port, picture).json["model"]["version"] == "2")
         load.flows(20)
     assert load.trouble == []
+    told = request(port, "GET", "/metrics").body.decode()
+    assert 'bundles_refused_total{reason="load"} 1.0' in told
+    assert re.findall(r'^sightline_replica_info{.*version="(.*)"} 1.0$', told, re.M) == ["2"]
+    pictures = re.findall(r"^sightline_replica_pictures_total{.*} (.*)$", told, re.M)
+    assert len(pictures) == 2
+    assert min(map(float, pictures)) >= 20
     assert {replica.split(":")[1] for replica in load.replicas} == {str(process.pid)}
     assert service.processes.stop(name) == 0

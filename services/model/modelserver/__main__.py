@@ -19,6 +19,7 @@ from wire.keys import BrokerKeys, PeerKeys
 if TYPE_CHECKING:
     from modelserver.bundle import Bundle
     from modelserver.engines import Engine
+    from modelserver.tally import Refusal
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,12 +96,22 @@ def _replica() -> int:
     # Until the replica can leave in order it has nothing to lose by ending at once.
     _on_stop(lambda: os._exit(0))
     config = ReplicaConfig.from_env(os.environ)
-    from modelserver.gpu import GpuError, leased
+    from modelserver.gpu import GpuError, leased, memory_used
     from modelserver.reload import Reload
     from modelserver.replica import Replica
+    from modelserver.tally import Tally
 
     keys = load_keys("MODEL_KEYS_FILE", config.keys_file, PeerKeys)
+    tally = Tally()
     with contextlib.ExitStack() as held:
+        if config.metrics:
+            # Before the model is loaded: that may take minutes, or fail again and again.
+            from modelserver.replica_metrics import ReplicaMetrics
+            from modelserver.scrape import served
+
+            gpus = partial(memory_used, os.environ) if config.device == "gpu" else None
+            metrics = ReplicaMetrics(tally, gpus)
+            held.enter_context(served("MODEL_METRICS", config.metrics, metrics))
         gpu_memory_mib = None
         if config.device == "gpu":
             try:
@@ -109,12 +120,16 @@ def _replica() -> int:
                 raise ConfigError(str(error)) from None
         tracer = held.enter_context(tracing.tracer("sightline-replica", os.environ))
         load = partial(_model, config, gpu_memory_mib)
-        reload = Reload(load)
+
+        def refused(refusal: Refusal) -> None:
+            tally.refused[refusal] += 1
+
+        reload = Reload(load, refused)
         signal.signal(signal.SIGHUP, lambda *_: reload.ask())
         model: tuple[Bundle, Engine] | None = load()
         stopped = False
         while model is not None and not stopped:
-            replica = Replica(config, *model, keys, tracer)
+            replica = Replica(config, *model, keys, tracer, tally)
 
             def stop(replica: Replica = replica) -> None:
                 nonlocal stopped
@@ -131,7 +146,8 @@ def _replica() -> int:
 def _model(config: ReplicaConfig, gpu_memory_mib: int | None) -> "tuple[Bundle, Engine]":
     from imaging import cpus
     from modelserver.bundle import BundleError, find_bundle, load_bundle
-    from modelserver.engines import EngineError, LatencyCurve, load_engine
+    from modelserver.engines import EngineError, GoldenError, LatencyCurve, load_engine
+    from modelserver.reload import BundleRefused
 
     threads = config.threads or cpus()
     try:
@@ -148,7 +164,8 @@ def _model(config: ReplicaConfig, gpu_memory_mib: int | None) -> "tuple[Bundle, 
                 latency=LatencyCurve(config.simulated_base_ms, config.simulated_image_ms),
             )
     except (BundleError, EngineError) as error:
-        raise ConfigError(str(error)) from None
+        refusal: Refusal = "golden" if isinstance(error, GoldenError) else "load"
+        raise BundleRefused(str(error), refusal) from None
     logging.getLogger("Replica").info(
         "%s version %s on %s: %d engine threads for %d CPUs, %d batches of up to %d at a time",
         bundle.manifest.name,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from modelserver.drain_rate import DrainRate
-from modelserver.histogram import Histogram
+from modelserver.histogram import BATCH_SIZES, TIMES_MS, Histogram
 from modelserver.job import Job, JobQueue
 from wire import Contract
 
@@ -21,8 +21,6 @@ MUCH_SLOWER: Final = 3.0
 """Replicas of one kind differ by less, even where times are as uneven as times get."""
 COMPARED_EVERY: Final = 16
 """So many requests between two comparisons of the paces: they change slowly."""
-TIMES_MS: Final = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
-BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 
 
 @dataclass(slots=True, eq=False)

@@ -18,8 +18,8 @@ import secrets
 import socket as hosts
 import threading
 import time
-from collections.abc import Iterator, MutableMapping, Sequence
-from typing import Final
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from typing import Any, Final
 
 import zmq
 
@@ -53,6 +53,37 @@ def visible_gpus() -> dict[str, int]:
     Raises:
         GpuError: There is no driver, or no GPU.
     """
+    gpus = {uuid: memory.total for uuid, memory in _memory()}
+    if not gpus:
+        raise GpuError(
+            "MODEL_DEVICE is gpu, and an NVIDIA driver answers, but it shows no GPU to this "
+            "process; give the container one, or set MODEL_DEVICE=cpu."
+        )
+    return gpus
+
+
+def memory_used(env: Mapping[str, str]) -> dict[str, int]:
+    """Of each GPU that CUDA_VISIBLE_DEVICES lets this process use, by UUID: the bytes that anybody
+    uses. Empty before one was chosen, or while the driver does not answer."""
+    chosen = env.get(VISIBLE, "").split(",")
+    try:
+        gpus = _memory()
+    except GpuError as error:
+        log.warning("the GPUs' memory is not known: %s", error)
+        return {}
+    return {
+        uuid: memory.used
+        for index, (uuid, memory) in enumerate(gpus)
+        if any(name and (name == str(index) or uuid.startswith(name)) for name in chosen)
+    }
+
+
+def _memory() -> list[tuple[str, Any]]:
+    """Every GPU's UUID and memory (total and used, in bytes), in the driver's order.
+
+    Raises:
+        GpuError: There is no driver.
+    """
     try:
         import pynvml
     except ImportError as error:
@@ -64,10 +95,10 @@ def visible_gpus() -> dict[str, int]:
         pynvml.nvmlInit()
         try:
             handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-            gpus = {
-                pynvml.nvmlDeviceGetUUID(handle): pynvml.nvmlDeviceGetMemoryInfo(handle).total
+            return [
+                (pynvml.nvmlDeviceGetUUID(handle), pynvml.nvmlDeviceGetMemoryInfo(handle))
                 for handle in handles
-            }
+            ]
         finally:
             pynvml.nvmlShutdown()
     except pynvml.NVMLError as error:
@@ -75,12 +106,6 @@ def visible_gpus() -> dict[str, int]:
             f"MODEL_DEVICE is gpu, but no NVIDIA driver answers here ({error}); give the container "
             "GPUs with docker-compose.gpu.yml, or set MODEL_DEVICE=cpu."
         ) from None
-    if not gpus:
-        raise GpuError(
-            "MODEL_DEVICE is gpu, and an NVIDIA driver answers, but it shows no GPU to this "
-            "process; give the container one, or set MODEL_DEVICE=cpu."
-        )
-    return gpus
 
 
 def share_mib(memory_bytes: int, replicas: int) -> int | None:

@@ -5,8 +5,12 @@ three of them for each request.
 """
 
 from bisect import bisect_left
+from typing import Final
 
 from wire import Distribution
+
+TIMES_MS: Final = (1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000)
+BATCH_SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 
 
 class Histogram:

@@ -13,18 +13,29 @@ from collections.abc import Callable
 from typing import Final, Generic, TypeVar
 
 from modelserver.config import ConfigError
+from modelserver.tally import Refusal
 
 log = logging.getLogger("Reload")
 
 Loaded = TypeVar("Loaded")
 
 
+class BundleRefused(ConfigError):
+    """A bundle cannot be used, in one sentence."""
+
+    def __init__(self, text: str, refusal: Refusal) -> None:
+        super().__init__(text)
+        self.refusal = refusal
+
+
 class Reload(Generic[Loaded]):
     """The next model of a replica, when there is one."""
 
-    def __init__(self, load: Callable[[], Loaded]) -> None:
-        """``load`` takes its time, and raises ConfigError for what cannot be used."""
+    def __init__(self, load: Callable[[], Loaded], refused: Callable[[Refusal], None]) -> None:
+        """``load`` takes its time, and raises BundleRefused for what cannot be used: then
+        ``refused`` is told why, in another thread."""
         self._load: Final = load
+        self._refused: Final = refused
         self._asked: queue.SimpleQueue[None] = queue.SimpleQueue()
         self._loaded: Loaded | None = None
         self._ready: Callable[[], None] = lambda: None
@@ -48,6 +59,7 @@ class Reload(Generic[Loaded]):
             self._asked.get()
             try:
                 self._loaded = self._load()
-            except ConfigError as error:
+            except BundleRefused as error:
+                self._refused(error.refusal)
                 log.error("the bundle is not taken, the present one goes on: %s", error)
         self._ready()

@@ -31,6 +31,7 @@ from modelserver.config import ReplicaConfig
 from modelserver.engine_threads import EngineThreads, Outcome
 from modelserver.engines import Engine
 from modelserver.mailbox import Mailbox
+from modelserver.tally import Tally
 from wire import (
     MAX_PAYLOAD_BYTES,
     Alive,
@@ -80,9 +81,11 @@ class Replica:
         engine: Engine,
         keys: PeerKeys | None = None,
         tracer: "Tracer | None" = None,
+        tally: Tally | None = None,
     ) -> None:
         """``keys`` are for a broker that lets in only whom it knows. ``tracer`` is told what
-        becomes of requests that are part of a trace."""
+        becomes of requests that are part of a trace, ``tally`` is where others read what was
+        done."""
         self.name = f"{hosts.gethostname()[:32]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._config = config
         self._keys = keys
@@ -94,6 +97,8 @@ class Replica:
         self._credit = (engine.parallel + BATCHES_AT_HAND) * engine.max_batch
         self._outcomes: Mailbox[Outcome] = Mailbox()
         self._engine = EngineThreads(engine, self._outcomes)
+        self._padding = engine.padding
+        self._done = (tally or Tally()).begin(bundle.contract, engine)
         self._decoded: Mailbox[Item | Failed] = Mailbox()
         self._decoders = DecoderPool(1)
         self._decoding = ThreadPoolExecutor(1, thread_name_prefix="decode")
@@ -148,6 +153,7 @@ class Replica:
                 for decoded in self._decoded.take():
                     self._in_decoder -= 1
                     if isinstance(decoded, Item):
+                        self._done.decode_ms.add(decoded.decode_ms)
                         self._batcher.add(decoded)
                     else:
                         self._say(broker, decoded)
@@ -233,11 +239,18 @@ class Replica:
             os._exit(HANG_STATUS)
 
     def _answer(self, broker: zmq.Socket[bytes], outcome: Outcome) -> None:
+        inference_ms = (outcome.ended - outcome.began) * 1000
         if outcome.probabilities is None:
+            self._done.busy_ms += inference_ms
             for item in outcome.items:
                 self._say(broker, _failed(item.work, FailureCode.ENGINE, outcome.error))
             return
-        inference_ms = (outcome.ended - outcome.began) * 1000
+        self._done.answered(
+            outcome.items,
+            began=outcome.began,
+            inference_ms=inference_ms,
+            pad=self._padding(len(outcome.items)),
+        )
         for item, probabilities in zip(outcome.items, outcome.probabilities, strict=True):
             timing = Timing(
                 decode=item.decode_ms,
@@ -319,8 +332,9 @@ class Replica:
             )
             self._say(broker, ready)
 
-    @staticmethod
-    def _say(broker: zmq.Socket[bytes], message: Message) -> None:
+    def _say(self, broker: zmq.Socket[bytes], message: Message) -> None:
+        if isinstance(message, Failed):
+            self._done.failures[message.code] += 1
         try:
             broker.send(encode(message), zmq.DONTWAIT)
         except zmq.Again:

@@ -5,8 +5,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelserver.broker_metrics import COUNTS, BrokerMetrics
-from modelserver.fleet import BATCH_SIZES, TIMES_MS
-from modelserver.histogram import Histogram
+from modelserver.histogram import BATCH_SIZES, TIMES_MS, Histogram
 from wire import ModelStatus, ReplicaStatus, Status
 
 

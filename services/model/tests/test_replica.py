@@ -16,6 +16,7 @@ from modelserver.bundle import Bundle, find_bundle, load_bundle
 from modelserver.config import ReplicaConfig
 from modelserver.engines import LatencyCurve, load_engine
 from modelserver.replica import Replica
+from modelserver.tally import Tally
 from wire import FailureCode
 
 TIME_LIMIT_MS = 5000
@@ -35,11 +36,12 @@ class Backend:
         self._thread: threading.Thread | None = None
         self.identity = b""
 
-    def start(self, batch_ms: float = 0) -> Replica:
+    def start(self, batch_ms: float = 0, tally: Tally | None = None) -> Replica:
         """Run a replica in a thread; returns when it has said READY."""
         latency = LatencyCurve(base_ms=batch_ms, per_image_ms=0)
         engine = load_engine("simulated", self.bundle, threads=1, max_batch=4, latency=latency)
-        self._replica = Replica(ReplicaConfig(broker=self.endpoint), self.bundle, engine)
+        config = ReplicaConfig(broker=self.endpoint)
+        self._replica = Replica(config, self.bundle, engine, tally=tally)
         self._thread = threading.Thread(target=self._replica.run)
         self._thread.start()
         ready = self.hear(wire.Ready)
@@ -113,6 +115,28 @@ def test_one_alone_does_not_wait_and_a_crowd_is_batched_by_itself(backend: Backe
     for job in range(1, 7):
         backend.work(job)
     assert [done.batch_size for done in backend.dones(7)] == [1, 4, 4, 4, 4, 2, 2]
+
+
+def test_what_was_done_is_in_the_books(backend: Backend) -> None:
+    tally = Tally()
+    backend.start(batch_ms=50, tally=tally)
+    backend.work(0)
+    while backend_idle(backend):
+        pass
+    for job in range(1, 4):
+        backend.work(job)
+    backend.dones(4)
+    backend.say(wire.Work(job=9, deadline_ms=500, top_k=1, encoding="pixels"), b"too short")
+    backend.hear(wire.Failed)
+    [page] = tally.pages.values()
+    assert tally.serving == ("efficientnet-lite0", "1", "simulated", "simulated", 1)
+    assert page.batch_sizes.distribution.counts[:3] == (1, 0, 1)
+    assert page.batch_sizes.distribution.total == 4
+    assert sum(page.wait_ms.distribution.counts) == 4
+    assert sum(page.inference_ms.distribution.counts) == 2
+    assert 100 <= page.busy_ms == pytest.approx(page.inference_ms.distribution.total, abs=0.01)
+    assert page.computed_ms >= 50 + 3 * 50
+    assert page.failures == {"bad_payload": 1, "deadline": 0, "engine": 0}
 
 
 def test_the_best_classes_come_first_and_as_many_as_asked(backend: Backend) -> None:

@@ -9,11 +9,11 @@ import logging
 from typing import Final
 
 from modelserver.bundle import FP32, INT8, SAVED_MODEL, Bundle
-from modelserver.engines.engine import Engine, EngineError
+from modelserver.engines.engine import Engine, EngineError, GoldenError
 from modelserver.engines.golden import FLOAT_TOLERANCE, INT8_TOLERANCE, golden_check
 from modelserver.engines.simulated import INSTANT, LatencyCurve, SimulatedEngine
 
-__all__ = ["Engine", "EngineError", "LatencyCurve", "golden_check", "load_engine"]
+__all__ = ["Engine", "EngineError", "GoldenError", "LatencyCurve", "golden_check", "load_engine"]
 
 log: Final = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def load_engine(
       golden check.
 
     Raises EngineError when there is no such engine, when it cannot compute on `device`, or when
-    it does not pass; BundleError when the bundle lacks its artifact.
+    it does not pass (a GoldenError); BundleError when the bundle lacks its artifact.
     """
     if kind == "auto":
         litert = device == "cpu" and (bundle.has(INT8) or bundle.has(FP32))

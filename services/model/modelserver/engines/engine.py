@@ -10,11 +10,19 @@ class EngineError(Exception):
     """The engine cannot start, or gave an answer that is none."""
 
 
+class GoldenError(EngineError):
+    """The engine works, and its answers are not those that its bundle was made with."""
+
+
 class Engine(Protocol):
     """A model ready to answer: loaded and warm, whatever the size of the first batch.
 
     It is used by `parallel` threads at once and no more. It lets others run while it computes.
     """
+
+    @property
+    def kind(self) -> str:
+        """What it is called among engines, as in `load_engine`."""
 
     @property
     def device(self) -> str:
@@ -27,6 +35,9 @@ class Engine(Protocol):
     @property
     def parallel(self) -> int:
         """How many batches it computes at the same time, each in the thread that brings it."""
+
+    def padding(self, n: int) -> int:
+        """How many pictures that are none it computes along with `n`."""
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Classifies `pixels`, (n, height, width, 3) uint8 RGB with 1 <= n <= max_batch.

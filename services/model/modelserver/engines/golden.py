@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from modelserver.bundle import Bundle
-from modelserver.engines.engine import Engine, EngineError
+from modelserver.engines.engine import Engine, EngineError, GoldenError
 
 INT8_TOLERANCE: Final = 0.1
 """How far a golden probability may be off for int8. The answers are the unquantised model's, from
@@ -21,27 +21,27 @@ is eight times finer."""
 
 
 def golden_check(engine: Engine, bundle: Bundle, tolerance: float) -> None:
-    """Raises EngineError with one sentence unless every golden picture gets its golden answer.
+    """Raises GoldenError with one sentence unless every golden picture gets its golden answer.
 
     That is the class, and its probability give or take `tolerance`.
     """
     for golden in bundle.manifest.golden:
         pixels = _read_picture(bundle.path / golden.picture)
         if pixels.shape != (bundle.contract.height, bundle.contract.width, 3):
-            raise EngineError(
+            raise GoldenError(
                 f"golden check: {golden.picture} is not a picture of the contract's size, "
                 f"{bundle.contract.width} by {bundle.contract.height}"
             )
         try:
             probabilities = engine.predict(pixels[np.newaxis])[0]
         except EngineError as error:
-            raise EngineError(
+            raise GoldenError(
                 f"golden check on {engine.device}: {golden.picture} gets no answer: {error}"
             ) from None
         index = int(probabilities.argmax())
         probability = float(probabilities[index])
         if index != golden.class_index or abs(probability - golden.probability) > tolerance:
-            raise EngineError(
+            raise GoldenError(
                 f"golden check on {engine.device}: {golden.picture} must be "
                 f"{bundle.labels[golden.class_index].name} with probability "
                 f"{golden.probability:.2f} (give or take {tolerance}), but the engine says "

@@ -27,6 +27,7 @@ from wire.contract import Contract
 class LiteRTEngine:
     """The Engine of one .tflite file: uint8 pixels in, float32 logits out."""
 
+    kind = "litert"
     device = "cpu"
 
     def __init__(self, path: Path, contract: Contract, *, threads: int, max_batch: int) -> None:
@@ -43,6 +44,10 @@ class LiteRTEngine:
             self._wide = _Network(path, model, contract, threads=threads, largest=1)
         self._running = 0
         self._lock = threading.Lock()
+
+    def padding(self, n: int) -> int:  # noqa: ARG002 - it takes any batch as it is
+        """See Engine.padding."""
+        return 0
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine.predict."""

@@ -39,6 +39,7 @@ INSTANT: Final = LatencyCurve(base_ms=0, per_image_ms=0)
 class SimulatedEngine:
     """The Engine that only takes its time."""
 
+    kind = "simulated"
     device = "simulated"
     parallel = 1
 
@@ -46,6 +47,10 @@ class SimulatedEngine:
         self.max_batch = max_batch
         self._classes = contract.classes
         self._latency = latency
+
+    def padding(self, n: int) -> int:  # noqa: ARG002 - it takes any batch as it is
+        """See Engine.padding."""
+        return 0
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine.predict; the likeliest class of each picture is its `simulated_class`."""

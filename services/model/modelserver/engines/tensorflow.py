@@ -55,6 +55,7 @@ class TensorFlowEngine:
         Raises EngineError with one sentence when the device is not there, or when the graph
         cannot be read or does not fit `contract`.
         """
+        self.kind = "tensorflow"
         self.device: str = device
         self.max_batch = max_batch
         self.parallel = 1  # It spreads one batch over all cores, or a GPU.
@@ -64,6 +65,10 @@ class TensorFlowEngine:
         self._function = tf.function(lambda x: function(x), jit_compile=True) if xla else function
         for size in self._buckets:
             self._warm(path, np.zeros((size, contract.height, contract.width, 3), np.uint8))
+
+    def padding(self, n: int) -> int:
+        """See Engine.padding."""
+        return self._bucket(n) - n
 
     def predict(self, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
         """See Engine.predict."""
@@ -75,10 +80,13 @@ class TensorFlowEngine:
     def _padded(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """`pixels` with black pictures after them, as many as the next bucket takes."""
         n = len(pixels)
-        size = next(size for size in self._buckets if size >= n)
+        size = self._bucket(n)
         if size == n:
             return pixels
         return np.concatenate([pixels, np.zeros((size - n, *pixels.shape[1:]), np.uint8)])
+
+    def _bucket(self, n: int) -> int:
+        return next(size for size in self._buckets if size >= n)
 
     def _run(self, pixels: NDArray[np.uint8]) -> Any:
         """The logits, a tensor where it was computed."""
