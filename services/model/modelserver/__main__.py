@@ -99,7 +99,7 @@ def _replica() -> int:
     from modelserver.gpu import GpuError, leased, memory_used
     from modelserver.reload import Reload
     from modelserver.replica import Replica
-    from modelserver.tally import Tally
+    from modelserver.tally import Refusal, Tally
 
     keys = load_keys("MODEL_KEYS_FILE", config.keys_file, PeerKeys)
     tally = Tally()

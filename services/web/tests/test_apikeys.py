@@ -104,6 +104,12 @@ def test_every_operation_that_asks_for_one_says_so(http: FlaskClient) -> None:
             assert asked == ("security" in operation) == ("401" in operation["responses"])
 
 
+def test_whoever_reads_the_metrics_needs_one(http: FlaskClient, key: str) -> None:
+    assert http.get("/metrics").status_code == 401
+    given = {"Authorization": f"Bearer {key}"}
+    assert http.get("/metrics", headers=given).status_code == 200
+
+
 def test_people_and_the_platform_are_not_asked(http: FlaskClient) -> None:
     assert http.get("/").status_code == 200
     assert http.get("/healthz").status_code == 200

@@ -27,6 +27,8 @@ EVERYWHERE = [
     ("GET", "/healthz", 200),
     ("POST", "/healthz", 405),
     ("GET", "/readyz", 200),
+    ("GET", "/metrics", 200),
+    ("POST", "/metrics", 405),
     ("GET", "/v2", 200),
     ("POST", "/v2", 405),
     ("GET", "/v2/nix", 404),
@@ -79,7 +81,9 @@ def test_every_answer_has_its_headers(
     if (path, status) != ("/static/style.css", 200):
         assert response.headers["Cache-Control"] == "no-store"
     if status >= 400:
-        assert_one_shape(response, for_program=path.startswith(("/api/", "/healthz")), path=path)
+        assert_one_shape(
+            response, for_program=path.startswith(("/api/", "/healthz", "/metrics")), path=path
+        )
 
 
 def assert_one_shape(response: TestResponse, *, for_program: bool, path: str = "") -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -32,7 +33,10 @@ class Desk:
 
     def __init__(self, client: ModelClient, limit_bytes: int = LIMIT) -> None:
         self.client = client
-        self.sharing = Sharing(client, limit_bytes)
+        self.answered: Counter[Cache] = Counter()
+        self.sharing = Sharing(
+            client, limit_bytes, lambda cache, _held: self.answered.update([cache])
+        )
         self._threads = ThreadPoolExecutor(64)
 
     def ask(
@@ -81,7 +85,7 @@ def test_fifty_at_once_are_one_request(desk: Desk, fake: FakeModel) -> None:
     assert len(fake.requests) == 1
     assert all(result.predictions == predictions(PIXELS)[:5] for result in results)
     assert ways(*asked) == ["joined"] * 49 + ["miss"]
-    assert desk.sharing.answered == {"joined": 49, "miss": 1}
+    assert desk.answered == {"joined": 49, "miss": 1}
 
 
 def test_an_answer_is_given_again_from_memory(desk: Desk, fake: FakeModel) -> None:

@@ -4,9 +4,9 @@ Rules:
 - The file holds a line a key: its SHA-256 in hex, and a name for people. The keys themselves are
   nowhere but with their owners. They are random and long, so a plain hash cannot be guessed back.
 - A key is compared with all of them, and always as slowly: how long it takes tells nothing.
-- The API asks, and so does the status page, which tells what an operator wants to know. The other
-  pages are for people, the API's description is for whoever wants a key, and health is for the
-  platform.
+- The API asks, and so do the status page and the metrics, which tell what an operator wants to
+  know. The other pages are for people, the API's description is for whoever wants a key, and
+  health is for the platform.
 - A browser asks its user for a name and a password when the status page does: the key is the
   password, the name is ignored. What a browser then sends along by itself lets it look and change
   nothing, or any page of the web could use it.
@@ -23,9 +23,10 @@ from flask import Flask, request
 
 from webapp.config import ConfigError
 from webapp.errors import Unauthorised
+from webapp.metrics import PATH as METRICS
 
 STATUS_PAGE: Final = "/status"
-GUARDED: Final = ("/api/v1/", "/v2/", f"{STATUS_PAGE}/")
+GUARDED: Final = ("/api/v1/", "/v2/", f"{STATUS_PAGE}/", f"{METRICS}/")
 FREE: Final = "/v2/health/"
 _LINE: Final = re.compile(r"([0-9a-f]{64})\s+(\S.*)")
 

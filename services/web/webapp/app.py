@@ -3,7 +3,8 @@
 from typing import TYPE_CHECKING
 
 import msgspec
-from flask import Flask
+from flask import Flask, Response
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from imaging import DecoderPool
 from imaging.pool import TIMEOUT_S
@@ -13,6 +14,7 @@ from webapp.classifier import Classifier
 from webapp.client import ModelClient
 from webapp.config import Config
 from webapp.many import Many
+from webapp.metrics import PATH, Metrics
 from webapp.status import Watch
 from webapp.uploads import InMemoryRequest, Limits
 
@@ -23,6 +25,8 @@ CLASSIFIER = "classifier"
 """Where ``app.extensions`` holds the Classifier, for whoever starts and stops the process."""
 TRACER = "tracer"
 """And where the Tracer, None where nothing is traced."""
+METRICS = "metrics"
+"""Where it holds the Metrics, for whoever answers without the application."""
 
 
 def create_app(
@@ -40,7 +44,8 @@ def create_app(
         tracer: Is told what goes on in which request.
     """
     client = client or ModelClient(config.broker, config.keys())
-    classifier = Classifier(config, client, decoders or _decoders(config), tracer)
+    metrics = Metrics()
+    classifier = Classifier(config, client, decoders or _decoders(config), metrics, tracer)
     watch = Watch(client)
     app = Flask("webapp")
     app.request_class = InMemoryRequest
@@ -49,15 +54,19 @@ def create_app(
     # A picture sent as a plain form field is missing as a file, and not too large.
     app.config["MAX_FORM_MEMORY_SIZE"] = None
     app.extensions[CLASSIFIER] = classifier
+    app.extensions[METRICS] = metrics
     app.extensions[TRACER] = tracer
-    envelope.install(app, tracer)
+    envelope.install(app, metrics, tracer)
     if keys := read_api_keys(config.api_keys_file):
         keys.guard(app)
     description = openapi.document(keyed=keys is not None)
     app.register_blueprint(pages.blueprint(classifier, watch, description))
-    many = Many(config.deadline_ms)
+    many = Many(config.deadline_ms, metrics)
     app.register_blueprint(
         api.blueprint(classifier, watch, many, Limits.of(config), msgspec.json.encode(description))
+    )
+    app.add_url_rule(
+        PATH, view_func=lambda: Response(metrics.text(), content_type=CONTENT_TYPE_PLAIN_0_0_4)
     )
     app.register_blueprint(inference.blueprint(classifier, config))
     return app

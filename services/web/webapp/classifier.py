@@ -10,7 +10,8 @@ Rules:
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -27,6 +28,7 @@ from webapp.errors import (
     UnknownModel,
     WebError,
 )
+from webapp.metrics import Metrics
 from webapp.sharing import Cache, Sharing
 from webapp.terms import Terms
 from wire import Contract, Result, Served
@@ -87,12 +89,14 @@ class Classifier:
         config: Config,
         client: ModelClient,
         decoders: DecoderPool,
+        metrics: Metrics,
         tracer: "Tracer | None" = None,
     ) -> None:
         self._config = config
         self._tracer = tracer
         self._client = client
-        self.sharing = Sharing(client, config.cache_bytes)
+        self._metrics = metrics
+        self.sharing = Sharing(client, config.cache_bytes, metrics.shared)
         self._decoders = decoders
 
     def start(self) -> None:
@@ -122,6 +126,12 @@ class Classifier:
             ModelError: There is no result from the model.
             SenderLeft: ``terms.left`` said that nobody waits for it.
         """
+        with self._counted():
+            return self._classify(file, terms, began, model, preview)
+
+    def _classify(
+        self, file: bytes, terms: Terms, began: float, model: str, preview: bool
+    ) -> Classified:
         admit(file)
         decode_s = 0.0
 
@@ -129,7 +139,9 @@ class Classifier:
             nonlocal decode_s
             decoding = time.monotonic()
             picture = self._prepared(file, contract, terms, preview=preview, now=decoding)
-            decode_s += time.monotonic() - decoding
+            spent_s = time.monotonic() - decoding
+            self._metrics.decoded(spent_s)
+            decode_s += spent_s
             result, cache = self._asked(picture.pixels, contract, terms)
             return Classified(
                 result=result,
@@ -169,7 +181,18 @@ class Classifier:
             result, _ = self._asked(pixels, contract, terms)
             return result
 
-        return self._with_contract(model, terms, attempt)
+        with self._counted():
+            return self._with_contract(model, terms, attempt)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """The block is what becomes of one picture."""
+        try:
+            yield
+        except Exception as error:
+            self._metrics.failed(error)
+            raise
+        self._metrics.classified()
 
     def _prepared(
         self, file: bytes, contract: Contract, terms: Terms, *, preview: bool, now: float

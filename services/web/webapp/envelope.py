@@ -22,6 +22,7 @@ from werkzeug.exceptions import HTTPException
 from webapp.classifier import TimingMs
 from webapp.errors import Unauthorised, WebError, from_exception
 from webapp.ids import new_id
+from webapp.metrics import NO_ROUTE, PATH, Metrics
 from webapp.presence import arrived
 from webapp.sharing import Cache
 
@@ -94,9 +95,10 @@ def note_timing(timing_ms: TimingMs, cache: Cache) -> None:
     g.cache = cache
 
 
-def install(app: Flask, tracer: "Tracer | None" = None) -> None:
-    """Puts the envelope around every answer of ``app``."""
+def install(app: Flask, metrics: Metrics, tracer: "Tracer | None" = None) -> None:
+    """Puts the envelope around every answer of ``app``, and counts it."""
     app.before_request(_open)
+    app.after_request(partial(_count, metrics))
     app.after_request(_seal)
     app.register_error_handler(Exception, _refuse)
     if tracer is not None:
@@ -192,7 +194,7 @@ def wants_json() -> bool:
 def _asked_by_program() -> bool:
     if request_ctx.url_adapter is None:
         return True  # The Host header is no name: no browser sends such, and no page can link.
-    if request.path.startswith("/api/") or request.path in ("/healthz", "/readyz"):
+    if request.path.startswith("/api/") or request.path in ("/healthz", "/readyz", PATH):
         return True
     return wants_json()
 
@@ -205,6 +207,20 @@ def _problem(error: WebError) -> Response:
 def _page(error: WebError) -> Response:
     page = render_template("error.html", error=error, request_id=g.request_id)
     return Response(page, error.status)
+
+
+def _count(metrics: Metrics, response: Response) -> Response:
+    method, began = request.method, g.began
+    route = request.url_rule.rule if request.url_rule else NO_ROUTE
+
+    def answered() -> None:
+        metrics.answered(method, route, response.status_code, time.monotonic() - began)
+
+    if response.is_streamed:
+        response.call_on_close(answered)
+    else:
+        answered()
+    return response
 
 
 def _seal(response: Response) -> Response:

@@ -13,8 +13,11 @@ import ctypes
 import logging
 import os
 import resource
+import shutil
 import sys
+import tempfile
 from contextlib import suppress
+from itertools import count
 from typing import Any, Final
 
 from gunicorn.glogging import Logger
@@ -25,6 +28,7 @@ from webapp.apikeys import read_api_keys
 from webapp.app import CLASSIFIER, TRACER
 from webapp.config import Config, ConfigError
 from webapp.framing import MAX_HEAD_BYTES
+from webapp.metrics import FOLDER, share, vacate
 from webapp.worker import Worker
 
 CONFIG_STATUS: Final = 78
@@ -101,6 +105,36 @@ worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 sendfile = False
 # The control socket wants a writable home, which a container with a read-only root lacks.
 control_socket_disable = True
+
+
+def on_starting(server: Any) -> None:
+    """Where several workers count together; a killed server leaves it behind, some 100 KB each."""
+    if server.cfg.workers > 1:
+        os.environ[FOLDER] = tempfile.mkdtemp(prefix="sightline-web-", dir=worker_tmp_dir)
+
+
+def pre_fork(server: Any, worker: Any) -> None:
+    """Gives a worker the first place that nobody has."""
+    taken = {other.place for other in server.WORKERS.values()}
+    worker.place = next(place for place in count() if place not in taken)
+
+
+def post_fork(_server: Any, worker: Any) -> None:
+    """Called in the worker, before it makes anything that counts."""
+    if FOLDER in os.environ:
+        share(worker.place)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Called in the server, whichever way a worker ended."""
+    if FOLDER in os.environ:
+        vacate(worker.place)
+
+
+def on_exit(server: Any) -> None:
+    """The last thing that the server does."""
+    if server.cfg.workers > 1:
+        shutil.rmtree(os.environ[FOLDER], ignore_errors=True)
 
 
 def post_worker_init(worker: Any) -> None:

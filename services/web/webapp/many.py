@@ -34,6 +34,7 @@ from webapp.errors import (
     WebError,
     from_exception,
 )
+from webapp.metrics import Metrics
 from webapp.presence import STOPPING, Left
 
 MEDIA: Final = "application/x-ndjson"
@@ -62,8 +63,9 @@ class _Item(NamedTuple):
 class Many:
     """Answers requests with many pictures, REQUESTS at a time."""
 
-    def __init__(self, deadline_ms: int) -> None:
+    def __init__(self, deadline_ms: int, metrics: Metrics) -> None:
         """``deadline_ms`` is what one picture may take."""
+        self._metrics = metrics
         self._begin_within_s = DEADLINES * deadline_ms / 1000
         self._places = BoundedSemaphore(REQUESTS)
 
@@ -108,10 +110,13 @@ class Many:
         def answered(item: _Item) -> bytes:
             item_id = f"{request_id}.{item.at}"
             named: Any = {"id": item.upload.id or str(item.at), "index": item.at}
+            file = None
             try:
                 file = _classifiable(item.upload, begin_by, gone)
                 classified = classify(file, item_id, time.monotonic(), gone)
             except Exception as error:
+                if file is None:  # What `classify` is given, it counts by itself.
+                    self._metrics.failed(error)
                 refused = from_exception(error)
                 if type(refused) is WebError:
                     text = "request %s met an unforeseen error"

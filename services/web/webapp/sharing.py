@@ -13,7 +13,6 @@ Rules:
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -43,6 +42,9 @@ Cache = Literal["off", "miss", "joined", "hit"]
 """How an answer was come by: without any sharing, by asking, from another request that was under
 way, from memory."""
 
+Note = Callable[[Cache, int], None]
+"""Told how an answer was come by, and how many bytes remembered answers take now."""
+
 Ask = Callable[[Left], Result]
 
 OF_THE_QUESTION: Final = (Poisoned, EngineFailed, ProtocolError, StaleContract, UnknownModel)
@@ -56,15 +58,15 @@ _unpack: Final = msgspec.msgpack.Decoder(Result).decode
 class Sharing:
     """Shares answers among all threads of a process."""
 
-    def __init__(self, client: ModelClient, limit_bytes: int) -> None:
-        """Answers are remembered in ``limit_bytes``; with 0 nothing at all is shared."""
+    def __init__(self, client: ModelClient, limit_bytes: int, note: Note) -> None:
+        """Answers are remembered in ``limit_bytes``; with 0 nothing at all is shared. ``note`` is
+        told how each was come by."""
         self._client = client
         self._off = limit_bytes == 0
         self._lock = threading.Lock()
         self._flights = Flights(limit_bytes)
         self._bells: dict[Seat, threading.Event] = {}
-        self.answered: Counter[Cache] = Counter()
-        """How many answers were come by in each way, since the start."""
+        self._note = note
 
     @property
     def takeovers(self) -> int:
@@ -159,8 +161,7 @@ class Sharing:
                 bell.set()
 
     def _counted(self, result: Result, cache: Cache) -> tuple[Result, Cache]:
-        with self._lock:
-            self.answered[cache] += 1
+        self._note(cache, self.held_bytes)
         return result, cache
 
 

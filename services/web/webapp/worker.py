@@ -28,14 +28,17 @@ from selectors import EVENT_READ, EVENT_WRITE
 from typing import Any, ClassVar, Final
 
 from gunicorn.http import get_parser
+from gunicorn.http.errors import ExpectationFailed, ParseException, UnsupportedTransferCoding
 from gunicorn.util import close
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
+from webapp.app import METRICS
 from webapp.config import Config
 from webapp.envelope import HEADERS, problem
 from webapp.errors import HeadTooLong, NoRoom, TooManyAtOnce, TooSlow, WebError
 from webapp.framing import Framing
 from webapp.ids import new_id
+from webapp.metrics import NO_METHOD, NO_ROUTE, Metrics
 from webapp.outlet import Outlet
 from webapp.presence import ARRIVED, STOPPING
 from webapp.threads import Threads
@@ -55,6 +58,13 @@ STOP_LINGER_S: Final = 2.0
 SWEEP_S: Final = 0.5
 NOTICE_S: Final = 1.0
 """gunicorn ends a worker that has given no sign of life for half a minute."""
+UNPARSED: Final = (
+    (ExpectationFailed, HTTPStatus.EXPECTATION_FAILED),
+    (UnsupportedTransferCoding, HTTPStatus.NOT_IMPLEMENTED),
+    (ParseException, HTTPStatus.BAD_REQUEST),
+    (Exception, HTTPStatus.INTERNAL_SERVER_ERROR),
+)
+"""What gunicorn says to each, the first that fits."""
 
 
 class Connection(TConn):  # type: ignore[misc]
@@ -131,6 +141,11 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._next_notice = 0.0
         self._stop_at: float | None = None
 
+    def load_wsgi(self) -> None:
+        """Called by gunicorn, in its process, before `run`."""
+        super().load_wsgi()
+        self._metrics: Metrics = self.wsgi.extensions[METRICS]
+
     # --- in the main loop ---------------------------------------------------------------------
 
     def accept(self, listener: socket.socket) -> None:
@@ -143,7 +158,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         connection = Connection(self.cfg, sock, address, listener.getsockname())
         if not self._turns.enter(connection.who):
             # Without a farewell: whoever opens too many connections does not care for one.
-            _tell(connection, TooManyAtOnce(self.config.client_connections))
+            self._tell(connection, TooManyAtOnce(self.config.client_connections))
             close(sock)
             return
         self.nr_conns += 1
@@ -209,6 +224,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         while self._busy_threads < self.cfg.threads and (connection := self._turns.next()):
             self._busy_threads += 1
             self._threads.give(connection, busy=self._busy_threads)
+        self._metrics.in_progress(self._busy_threads)
 
     def finish_request(self, connection: Connection, stays: bool) -> None:
         """A thread is through with a request."""
@@ -284,7 +300,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def _refuse(self, connection: Connection, error: WebError) -> None:
         self._arriving.remove(connection)
         self.poller.unregister(connection.sock)
-        _tell(connection, error)
+        self._tell(connection, error)
         self._depart(connection)
 
     def _depart(self, connection: Connection) -> None:
@@ -326,6 +342,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.nr_conns -= 1
         close(connection.sock)
 
+    def _tell(self, connection: Connection, error: WebError) -> None:
+        self._metrics.answered(NO_METHOD, NO_ROUTE, error.status)
+        _tell(connection, error)
+
     # --- in a thread --------------------------------------------------------------------------
 
     def _answer(self, connection: Connection) -> None:
@@ -349,6 +369,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             # gunicorn's own way to the body copies it several times, piece by piece.
             # Of bytes, because those are given out again as they are.
             req.body = BytesIO(bytes(body))
+            self._metrics.uploaded(len(body))
         # gunicorn decides whether the connection stays before the application works. An answer that
         # comes after the stop would promise it, and the next request go to somebody who leaves. So
         # the verdict falls with the head of the answer; once, for it is asked for again at the end.
@@ -358,6 +379,12 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         answered: bool = super().handle_request(req, connection)
         connection.sock.flush()
         return answered
+
+    def handle_error(self, req: Any, client: Outlet, address: Any, error: Exception) -> None:
+        """Called by gunicorn when its parser cannot make anything of a request."""
+        status = next(said for kind, said in UNPARSED if isinstance(error, kind))
+        self._metrics.answered(NO_METHOD, NO_ROUTE, status)
+        super().handle_error(req, client, address, error)
 
     def _keepalive_after(self, connection: Connection, keepalive: bool) -> bool:
         return keepalive and connection.framing.whole
