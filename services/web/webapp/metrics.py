@@ -43,6 +43,7 @@ NO_ROUTE: Final = "none"
 """Of a request for a path or with a method that there is not, or whose head was never read."""
 NO_METHOD: Final = "none"
 OTHER_METHOD: Final = "other"
+METHODS: Final = frozenset((*map(str, HTTPMethod), NO_METHOD))
 CLASSIFIED: Final = "classified"
 
 SECONDS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
@@ -141,7 +142,7 @@ class Metrics:
 
     def answered(self, method: str, route: str, status: int, seconds: float | None = None) -> None:
         """A request was answered, ``seconds`` after its last byte if all of it had come."""
-        if method not in (*HTTPMethod, NO_METHOD):
+        if method not in METHODS:
             method = OTHER_METHOD
         key = (method, route, status)
         if (counter := self._answered.get(key)) is None:
