@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.monitoring.conftest import Promtool
-from tests.monitoring.rules import alerts, read, recordings
+from tests.monitoring.rules import alerts, panels, queries, read, recordings
 from webapp.errors import IMAGE_REFUSALS, WebError
 
 SEVERITIES = {"critical", "warning", "info"}
@@ -38,6 +38,16 @@ def test_each_says_how_bad_it_is_and_what_to_do(name: str) -> None:
 def test_recorded_series_are_called_level_metric_operation() -> None:
     for name in recordings():
         assert re.fullmatch(r"(?:service|job|instance|model):[a-z_]+:[a-z0-9_]+", name), name
+
+
+def test_what_is_recorded_is_used() -> None:
+    asked = [
+        *recordings().values(),
+        *(rule["expr"] for rule in alerts().values()),
+        *(query for panel in panels() for query in queries(panel)),
+    ]
+    for name in recordings():
+        assert any(name in query for query in asked), name
 
 
 def test_the_outcomes_that_are_our_fault_are_those_with_such_a_status() -> None:
