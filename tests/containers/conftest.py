@@ -20,10 +20,12 @@ class Project:
 
     def __init__(self, suffix: str = "", **env: str) -> None:
         self.port = free_port()
+        self.prometheus_port = free_port()
         self.name = f"sightline-test-{os.getpid()}{suffix}"
         self.env = {
             **os.environ,
             "PORT": str(self.port),
+            "PROMETHEUS_PORT": str(self.prometheus_port),
             "COMPOSE_PROJECT_NAME": self.name,
             # The tests send one picture again and again and look at what replicas make of it.
             "CACHE_BYTES": "0",
@@ -55,6 +57,20 @@ class Project:
         [facts] = json.loads(self.docker("inspect", container))
         return facts
 
+    def assert_locked_down(self, container: str) -> None:
+        """It runs as nobody, can write nowhere but where it must, and is limited."""
+        facts = self.inspect(container)
+        host = facts["HostConfig"]
+        assert facts["Config"]["User"] == "65532:65532"
+        assert host["ReadonlyRootfs"]
+        assert host["CapDrop"] == ["ALL"]
+        assert "no-new-privileges:true" in host["SecurityOpt"]
+        assert host["Memory"] > 0
+        assert host["PidsLimit"] > 0
+        assert host["Init"]
+        write = self.tried("docker", "exec", container, "python", "-c", "open('/usr/x', 'w')")
+        assert "Read-only file system" in write.stderr
+
     def scale(self, replicas: int) -> None:
         self.compose(
             "up", "--detach", "--no-recreate", "--no-deps", "--scale", f"model={replicas}", "model"
@@ -81,7 +97,7 @@ def project() -> Iterator[Project]:
         started.compose("up", "--build", "--wait", "--detach")
         yield started
     finally:
-        started.compose("down", "--volumes", "--timeout", "20")
+        started.compose("--profile", "*", "down", "--volumes", "--timeout", "20")
 
 
 @pytest.fixture
