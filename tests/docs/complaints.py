@@ -35,6 +35,7 @@ def complaints(manifests: list[Manifest]) -> list[str]:
         found += [f"{part.name}: {text}" for text in _finds_the_broker(part, all_parts, manifests)]
     found += _selectors(manifests, all_parts)
     found += _scaling(manifests, all_parts)
+    found += _watching(manifests, all_parts)
     return found
 
 
@@ -265,3 +266,18 @@ def _scaling(manifests: list[Manifest], all_parts: list[Part]) -> Iterator[str]:
             yield f"{name}: there is nothing that it could scale"
         elif "replicas" in target.workload["spec"]:
             yield f"{name}: every kubectl apply would undo what it did"
+
+
+def _watching(manifests: list[Manifest], all_parts: list[Part]) -> Iterator[str]:
+    """Each part is asked for its metrics once, where it tells them."""
+    for one in of_kind(manifests, "PodMonitor"):
+        asked = {
+            (part.name, port["containerPort"])
+            for part in all_parts
+            for endpoint in one["spec"]["podMetricsEndpoints"]
+            for port in part.container["ports"]
+            if selects(one["spec"]["selector"], labels_of(part.workload))
+            if (endpoint["port"], endpoint["path"]) == (port["name"], "/metrics")
+        }
+        if asked != {("web", 8000), ("broker", 9576), ("model", 9577)}:
+            yield f"PodMonitor {one['metadata']['name']}: it asks {sorted(asked)}"

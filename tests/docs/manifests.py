@@ -113,9 +113,10 @@ class Part:
             case Config() as config:
                 return {config.port}
             case BrokerConfig() as config:
-                return {port_of(config.frontend), port_of(config.backend)}
-            case _:
-                return set()
+                sockets = {port_of(config.frontend), port_of(config.backend)}
+                return sockets | ({port_of(config.metrics)} if config.metrics else set())
+            case ReplicaConfig() as config:
+                return {port_of(config.metrics)} if config.metrics else set()
 
     def drain_s(self) -> float:
         """How long it may take to stop once it was told to."""

@@ -29,8 +29,10 @@ FOLDER = Path("deploy/kubernetes")
 OLDEST = "1.27"
 """The version that the README asks for."""
 OVERLAYS = ["cpu", "gpu"]
-ADDED = ["curve"]
+ADDED = ["curve", "podmonitor"]
 """All components."""
+CUSTOM = {"PodMonitor"}
+"""Kinds that are not Kubernetes' own, so that no schema is here."""
 
 _YAML = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
@@ -85,6 +87,8 @@ def test_the_schemas_of_kubernetes_allow_it(
         if manifest not in different:
             different.append(manifest)
     for manifest in different:
+        if manifest["kind"] in CUSTOM:
+            continue
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
@@ -171,6 +175,13 @@ SLIPS: list[tuple[str, str, object, str]] = [
     ("NetworkPolicy/model", "spec.podSelector.matchLabels.a", "b", "it is about nobody"),
     ("NetworkPolicy/model", "metadata.namespace", "default", "it is in another namespace"),
     ("HorizontalPodAutoscaler/web", "spec.scaleTargetRef.name", "wbe", "nothing that it could"),
+    (
+        "PodMonitor/sightline",
+        "spec.podMetricsEndpoints.0.port",
+        "metric",
+        "it asks [('web', 8000)]",
+    ),
+    (MODEL, "container.env.MODEL_METRICS.value", "0.0.0.0:9578", "it listens on [9578]"),
     (WEB, "spec.replicas", 2, "would undo what it did"),
     (WEB, "container.env.WEB_KEYS_FILE.value", "/web.json", "its keys are in ['/run/secrets/"),
     (
@@ -206,6 +217,8 @@ def test_a_slip_in_a_fields_name_is_noticed(rendered: dict[str, list[Manifest]])
 OUTSIDE = [
     Peer("another namespace", namespace="default", labels={"app": "other"}),
     Peer("the internet", address="203.0.113.7"),
+    Peer("prometheus", "monitoring", {"app.kubernetes.io/name": "prometheus"}),
+    Peer("its neighbour", "monitoring", {"app.kubernetes.io/name": "grafana"}),
 ]
 DNS = [
     Peer("dns", namespace="kube-system", labels={"k8s-app": "kube-dns"}),
@@ -219,6 +232,8 @@ PORTS = [
     (5576, "TCP"),
     (5577, "TCP"),
     (8000, "TCP"),
+    (9576, "TCP"),
+    (9577, "TCP"),
 ]
 
 
@@ -243,6 +258,8 @@ def lets_through(manifests: list[Manifest]) -> set[tuple[str, str, int, str]]:
 MAY_TALK = {
     ("web", "broker", 5576, "TCP"),
     ("model", "broker", 5577, "TCP"),
+    ("prometheus", "broker", 9576, "TCP"),
+    ("prometheus", "model", 9577, "TCP"),
     *((source.name, "web", 8000, "TCP") for source in [*OUTSIDE, *DNS]),
     *(
         (source, target.name, 53, protocol)
