@@ -11,6 +11,7 @@ from pathlib import Path
 
 from modelserver.config import BrokerConfig, ReplicaConfig
 from modelserver.config import ConfigError as ModelConfigError
+from tests.conftest import ROOT
 from tests.docs.manifests import Manifest, Part, labels_of, of_kind, parts, port_of, selects
 from webapp.app import create_app
 from webapp.config import Config
@@ -266,6 +267,31 @@ def _scaling(manifests: list[Manifest], all_parts: list[Part]) -> Iterator[str]:
             yield f"{name}: there is nothing that it could scale"
         elif "replicas" in target.workload["spec"]:
             yield f"{name}: every kubectl apply would undo what it did"
+        if one["kind"] == "ScaledObject":
+            yield from (f"{name}: {text}" for text in _triggers(one["spec"]["triggers"]))
+
+
+_METRIC = re.compile(r"\bsightline_\w+?(?=_bucket\b|_sum\b|_count\b|\b)")
+
+
+@cache
+def _metrics() -> frozenset[str]:
+    return frozenset(re.findall(r"`(sightline_\w+)", (ROOT / "docs/metrics.md").read_text()))
+
+
+def _triggers(triggers: list[Manifest]) -> Iterator[str]:
+    """KEDA's, whose schema is not here (https://keda.sh/docs/2.16/scalers/prometheus/)."""
+    for one in triggers:
+        if one["type"] != "prometheus" or one["metricType"] not in ("AverageValue", "Value"):
+            yield f"{one['name']} is a trigger of another kind"
+        settings = one["metadata"]
+        if settings.keys() != {"serverAddress", "query", "threshold", "ignoreNullValues"}:
+            yield f"{one['name']} is set {sorted(settings)}"
+        if not all(isinstance(value, str) for value in settings.values()):
+            yield f"{one['name']} has settings that are no text, which KEDA refuses"
+        named = set(_METRIC.findall(settings["query"]))
+        if not named or named - _metrics():
+            yield f"{one['name']} asks for {sorted(named - _metrics())}, which nobody tells"
 
 
 def _watching(manifests: list[Manifest], all_parts: list[Part]) -> Iterator[str]:

@@ -29,9 +29,9 @@ FOLDER = Path("deploy/kubernetes")
 OLDEST = "1.27"
 """The version that the README asks for."""
 OVERLAYS = ["cpu", "gpu"]
-ADDED = ["curve", "podmonitor"]
+ADDED = ["curve", "keda", "podmonitor"]
 """All components."""
-CUSTOM = {"PodMonitor"}
+CUSTOM = {"ScaledObject", "PodMonitor"}
 """Kinds that are not Kubernetes' own, so that no schema is here."""
 
 _YAML = re.compile(r"^```yaml\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -175,6 +175,13 @@ SLIPS: list[tuple[str, str, object, str]] = [
     ("NetworkPolicy/model", "spec.podSelector.matchLabels.a", "b", "it is about nobody"),
     ("NetworkPolicy/model", "metadata.namespace", "default", "it is in another namespace"),
     ("HorizontalPodAutoscaler/web", "spec.scaleTargetRef.name", "wbe", "nothing that it could"),
+    ("ScaledObject/model", "spec.scaleTargetRef.name", "broker", "nothing that it could"),
+    ("ScaledObject/model", "spec.triggers.queue-wait.metadata.threshold", 0.5, "no text"),
+    (
+        *("ScaledObject/model", "spec.triggers.replicas-wanted.metadata.query"),
+        *("sightline_broker_wanted", "asks for ['sightline_broker_wanted'], which nobody tells"),
+    ),
+    (MODEL, "spec.replicas", 2, "would undo what it did"),
     (
         "PodMonitor/sightline",
         "spec.podMetricsEndpoints.0.port",
