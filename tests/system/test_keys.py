@@ -1,11 +1,14 @@
 """The whole service with keys: it works with the right ones, and not at all with others."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from modelserver.keygen import make_keys
 from tests.conftest import Processes, Service, classify, eventually, free_port
+from tests.system.load import Load
 
 
 @pytest.fixture
@@ -35,6 +38,41 @@ def test_web_with_other_keys_gets_nothing(
     eventually(service.is_up, within_s=20)
     assert classify(service.port, picture).status == 503
     assert "turned away" in service.processes.log("broker")
+
+
+@pytest.mark.drill
+def test_a_key_is_replaced_while_everything_runs(
+    service: Service, keys: dict[str, str], picture: bytes, tmp_path: Path
+) -> None:
+    """The steps of docs/operations.md, for the key of the replicas."""
+    service.start_broker(BROKER_KEYS_FILE=keys["broker"])
+    old_replica, _process = service.start_replica(MODEL_KEYS_FILE=keys["model"])
+    service.start_web(WEB_KEYS_FILE=keys["web"])
+    service.await_replicas(1)
+    broker, old = read(keys["broker"]), read(keys["model"])
+    others = {file.stem: str(file) for file in make_keys(tmp_path / "keys" / "new")}
+    new = read(others["model"]) | {"broker": old["broker"]}
+
+    def restart_broker(*replicas: str) -> None:
+        Path(keys["broker"]).write_text(json.dumps(broker | {"replicas": replicas}))
+        service.processes.stop("broker")
+        service.start_broker(BROKER_KEYS_FILE=keys["broker"])
+
+    with Load(lambda: classify(service.port, picture), clients=4) as load:
+        load.flows(10)
+        restart_broker(old["public"], new["public"])
+        Path(keys["model"]).write_text(json.dumps(new))
+        service.start_replica(MODEL_KEYS_FILE=keys["model"])
+        service.await_replicas(2)
+        service.processes.stop(old_replica)
+        restart_broker(new["public"])
+        load.flows(10)
+    assert load.trouble == []
+    assert "turned away" not in service.processes.log("broker")
+
+
+def read(path: str) -> dict[str, Any]:
+    return dict(json.loads(Path(path).read_bytes()))
 
 
 def test_the_health_commands_know_the_keys(
