@@ -1,6 +1,6 @@
 """The broker's rules: an event in, a list of actions out. No socket, thread, clock or log.
 
-Laws (DESIGN, section 4), each kept in one place:
+Laws, each kept in one place:
 - Every accepted request gets exactly one answer, by its deadline ........ `_answer`, `_expire`
 - No replica holds more than its credit ................................. `_assign`
 - The queue is bounded in requests and bytes; what cannot be in time is refused at once
