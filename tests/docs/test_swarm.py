@@ -1,6 +1,6 @@
 """The stack files of deploy/swarm say what the code does and what Compose says. Needs no engine.
 
-That every variable in them is a setting is tested in test_deployments.py.
+That every variable in them is a setting is tested in test_settings.py.
 """
 
 import re
