@@ -135,7 +135,8 @@ class Swarm(Project):
         # A network can be removed when its last container has been.
         patiently(lambda: self.tried("docker", "network", "rm", self.name).returncode == 0)
         for part in PARTS:
-            self.tried("docker", "image", "rm", f"sightline-{part}:{self.name}")
+            # By force, because the last containers may still be there.
+            self.tried("docker", "image", "rm", "--force", f"sightline-{part}:{self.name}")
 
 
 @contextmanager
