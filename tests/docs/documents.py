@@ -20,7 +20,13 @@ import yaml
 
 from tests.conftest import ROOT
 
-DOCUMENTS: Final = sorted([*ROOT.glob("*.md"), *ROOT.glob("[!.]*/**/*.md")])
+MADE: Final = frozenset(line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines())
+"""Folders that are no part of the tree: what is in them is made by a command."""
+DOCUMENTS: Final = sorted(
+    path
+    for path in [*ROOT.glob("*.md"), *ROOT.glob("[!.]*/**/*.md")]
+    if path.relative_to(ROOT).parts[0] not in MADE
+)
 SERVICES: Final = sorted(ROOT.glob("services/*"))
 NO_PACKAGE: Final = {"tests", "__pycache__"}
 PACKAGES: Final = {
@@ -44,9 +50,6 @@ DEPLOYED: Final = sorted(
     if path.is_file() and path.suffix not in (".md", ".png")
 )
 """What runs the service, and says so in files that are no documents."""
-
-MADE: Final = frozenset(line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines())
-"""Folders that are no part of the tree: what is in them is made by a command."""
 
 _FENCE = re.compile(r"^( *)```(\w*).*?\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 _SPAN = re.compile(r"`([^`\n]+)`")

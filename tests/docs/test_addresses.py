@@ -29,6 +29,9 @@ _ROUTE = re.compile(r"/(?:api|v2|healthz|readyz|metrics|status|uploader)\b[\w/<>
 METRICS_ONLY = {"9576", "9577"}
 """The ports of broker and replicas that answer to /metrics and to nothing else."""
 
+COLLECTOR = "4318"
+"""Where those who take OTLP over HTTP listen."""
+
 
 @cache
 def routes() -> Map:
@@ -119,7 +122,7 @@ def ports() -> frozenset[str]:
     config = BrokerConfig()
     listening = [config.frontend, config.backend, *(text(file) for file in DEPLOYED)]
     found = re.findall(r"(?::|[Pp]ort: ?)(\d{4,5})\b", "\n".join(listening))
-    return frozenset(found) | web_ports()
+    return frozenset(found) | web_ports() | {COLLECTOR}
 
 
 @each_document

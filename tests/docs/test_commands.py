@@ -24,7 +24,15 @@ from tests.fuzz import names as fuzz_targets
 
 WITHOUT_PARSER = {"gunicorn", "loadtest.report", "pip", "pytest", "webapp"}
 """Modules that are run but have no argparse to ask, or none that it would be wise to ask."""
-NO_SETTING = {"LOG_LEVEL", "MAKEFLAGS", "SIGHTLINE_API_KEY", "SIGHTLINE_SHARED", "SIGHTLINE_STRICT"}
+NO_SETTING = {
+    "LOG_FORMAT",
+    "LOG_LEVEL",
+    "MAKEFLAGS",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "SIGHTLINE_API_KEY",
+    "SIGHTLINE_SHARED",
+    "SIGHTLINE_STRICT",
+}
 """Variables that a command may be given besides settings."""
 
 
