@@ -96,6 +96,7 @@ class Broker:
             liveness_s=config.liveness_ms / 1000,
             execution_s=config.execution_ms / 1000,
             poison_s=config.poison_ms / 1000,
+            objective_s=config.objective_ms / 1000,
         )
         now, first_job = time.monotonic(), secrets.randbits(JOB_ID_START_BITS)
         self._dispatcher = Dispatcher(limits, now=now, first_job=first_job)

@@ -69,6 +69,9 @@ class BrokerConfig(_Config, frozen=True):
     deadline, so that the requests it holds can still be tried elsewhere."""
     poison_ms: Positive = 600_000
     """How long a picture that two replicas died of is refused."""
+    objective_ms: Positive = 250
+    """The wait in the queue that 95 % of all requests should stay below: how many replicas that
+    takes is told as the scale advice."""
     journal_file: str = ""
     """Where to record all that happens, without pictures, so that it can be replayed."""
     keys_file: str = ""

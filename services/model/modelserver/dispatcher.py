@@ -108,6 +108,8 @@ class Limits:
     poison_s: float = 600.0
     """How long the pixels of a poisoned request are refused."""
     poison_digests: int = 1024
+    objective_s: float = 0.25
+    """The wait in the queue that advice about replicas is given for."""
     settle_s: float = 5.0
     """After the broker's start replicas may still be on their way, so no model is unknown yet."""
 
@@ -203,6 +205,7 @@ class Dispatcher:
             counts=self.counts,
             models=self._models.values(),
             replicas=self._replicas.values(),
+            objective_s=self.limits.objective_s,
         )
 
     # --- clients ------------------------------------------------------------------------------
@@ -215,6 +218,8 @@ class Dispatcher:
         refusal = self._refusal(request, payload, nbytes, now)
         if refusal is not None:
             self.counts[f"refused_{refusal.code}"] += 1
+            if refusal.code is FailureCode.OVERLOADED and request.model in self._models:
+                self._models[request.model].adviser.offered += 1
             self._tell(client, refusal, _stay(request, now))
             return
         job = Job(
@@ -232,6 +237,7 @@ class Dispatcher:
         self._jobs[client, request.id] = job
         heapq.heappush(self._deadlines, (job.deadline, job.id, client, request.id))
         model = self._models.setdefault(request.model, Model(request.model))
+        model.adviser.offered += 1
         self._enqueue(model, job)
 
     def _refusal(
@@ -343,6 +349,7 @@ class Dispatcher:
             return
         model.contract = contract
         model.changed()
+        model.adviser.forget()
         for job in model.queue.jobs():
             mismatch = _mismatch(job.request, job.nbytes, contract)
             if mismatch is not None:
@@ -523,6 +530,7 @@ class Dispatcher:
         """Hand out what credit allows: suspects one to an idle replica, then the rest to whoever
         is expected to be through with it first."""
         if not model.queue:
+            model.adviser.slack = True
             return
         free = model.free
         if model.queue.returned:
@@ -611,6 +619,7 @@ class Dispatcher:
             replica.heard = now
         for model in self._models.values():
             model.rate.pause()
+            model.adviser.slack = True
 
     def _tick(self, now: float) -> None:
         if now < self._next_ping:
@@ -622,6 +631,8 @@ class Dispatcher:
         for identity in self._replicas:
             self._actions.append(TellReplica(identity, Ping()))
         self._actions += self._leases.pings()
+        for model in self._models.values():
+            model.adviser.look(now, len(model.staff))
 
     # --- words --------------------------------------------------------------------------------
 

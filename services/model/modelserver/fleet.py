@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final
 
+from modelserver.advice import Adviser
 from modelserver.drain_rate import DrainRate
 from modelserver.histogram import BATCH_SIZES, TIMES_MS, Histogram
 from modelserver.job import Job, JobQueue
@@ -53,14 +54,15 @@ class Replica:
     """What a request costs it, if it costs the fastest of its model 1; 1 too where that is no
     clear difference."""
 
-    def observe(self, inference_ms: float, batch_size: int) -> None:
-        """A request is through, in a batch of so many."""
+    def observe(self, inference_ms: float, batch_size: int) -> float:
+        """A request is through, in a batch of so many. Returns its seconds of this replica."""
         self.done += 1
         self.batches += 1 / batch_size
         self.worked_ms += inference_ms / batch_size
         share = max(PACE_SHARE, 1 / self.done)
         seconds = inference_ms / 1000 / batch_size / self.parallel
         self.pace += share * (seconds - self.pace)
+        return seconds
 
     @property
     def free(self) -> bool:
@@ -83,6 +85,7 @@ class Model:
     """None while no replica of it has been seen: a name that somebody asked for."""
     queue: JobQueue = field(default_factory=JobQueue)
     rate: DrainRate = field(default_factory=DrainRate)
+    adviser: Adviser = field(default_factory=Adviser)
     replicas: dict[bytes, Replica] = field(default_factory=dict)
     mixed: bool = False
     """Some of its replicas are much slower than others."""
@@ -113,7 +116,7 @@ class Model:
 
     def observe(self, replica: Replica, inference_ms: float, batch_size: int) -> None:
         """A request is through, in a batch of so many."""
-        replica.observe(inference_ms, batch_size)
+        self.adviser.served(replica.observe(inference_ms, batch_size), batch_size)
         self.batch_sizes.add(batch_size)
         self._done += 1
         if self._done % COMPARED_EVERY == 0:

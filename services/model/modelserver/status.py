@@ -14,18 +14,20 @@ def status(
     counts: Mapping[str, int],
     models: Iterable[Model],
     replicas: Iterable[Replica],
+    objective_s: float,
 ) -> Status:
-    """The state of things at ``now``, in seconds on the clock of ``began``."""
+    """The state of things at ``now``, in seconds on the clock of ``began``; replicas are
+    advised of for queue waits of ``objective_s``."""
     return Status(
         id=request_id,
         uptime_ms=_millis(now - began),
         counts=dict(counts),
-        models=tuple(_model(model, now) for model in models),
+        models=tuple(_model(model, now, objective_s) for model in models),
         replicas=tuple(map(_replica, replicas)),
     )
 
 
-def _model(model: Model, now: float) -> ModelStatus:
+def _model(model: Model, now: float, objective_s: float) -> ModelStatus:
     waiting = model.queue.jobs()
     return ModelStatus(
         name=model.name,
@@ -37,6 +39,9 @@ def _model(model: Model, now: float) -> ModelStatus:
         waited_ms=model.waited_ms.distribution,
         answered_ms=model.answered_ms.distribution,
         batch_sizes=model.batch_sizes.distribution,
+        scale=model.adviser.advice(
+            now, replicas=len(model.staff), queued=len(waiting), objective_s=objective_s
+        ),
     )
 
 

@@ -412,6 +412,64 @@ def test_a_status_tells_what_waits_and_what_was_done() -> None:
     assert model.batch_sizes.counts[0] == 1
 
 
+def scale_advice(bench: Bench) -> wire.ScaleAdvice:
+    [status] = answers(bench.feed(ClientSaid(b"c", wire.Observe(id="o"))))
+    assert isinstance(status, wire.Status)
+    [model] = status.models
+    assert isinstance(model.scale, wire.ScaleAdvice)
+    return model.scale
+
+
+def test_scale_advice_counts_who_was_refused_and_sees_how_fast_replicas_are() -> None:
+    bench = Bench(objective_s=0.25)
+    bench.ready(credit=1)
+    assert scale_advice(bench).wanted is None
+    job = 0
+    for n in range(200):  # Every 50 ms, by a replica that takes 100.
+        told = bench.ask(f"r{n}", deadline_ms=1500)
+        job = works(told)[0][1] if works(told) else job
+        bench.wait(0.05)
+        if n % 2:
+            told = bench.done(job, inference_ms=80.0)
+            job = works(told)[0][1]
+    counts, advice = bench.dispatcher.counts, scale_advice(bench)
+    assert counts["refused_overloaded"] > 50
+    assert advice.offered_per_second == pytest.approx(20, rel=0.05)
+    # Seen under the backlog: more than the 80 ms that its engine tells of.
+    assert advice.replica_per_second == pytest.approx(10, rel=0.1)
+    assert (advice.present, advice.objective_ms) == (1, 250)
+    assert advice.wanted is not None
+    assert 3 <= advice.wanted <= 5
+    bench.ready(b"R2")
+    bench.leave()
+    assert scale_advice(bench).present == 1
+
+
+def test_scale_advice_takes_no_idle_replica_for_a_slow_one() -> None:
+    bench = Bench()
+    bench.ready()
+    for n in range(100):
+        [(_, job)] = works(bench.ask(f"r{n}"))
+        bench.done(job, inference_ms=20.0)
+        bench.wait(0.1)
+    advice = scale_advice(bench)
+    assert (advice.offered_per_second, advice.replica_per_second) == (pytest.approx(10, 0.05), 50)
+    assert advice.wanted == 1
+
+
+def test_scale_advice_forgets_how_fast_another_version_was() -> None:
+    bench = Bench()
+    bench.ready()
+    for n in range(20):
+        [(_, job)] = works(bench.ask(f"r{n}"))
+        bench.wait(0.1)
+        bench.done(job)
+    assert scale_advice(bench).replica_per_second is not None
+    newer = msgspec.structs.replace(CONTRACT, version="2", digest="another")
+    bench.ready(b"R2", contract=newer)
+    assert scale_advice(bench).replica_per_second is None
+
+
 # --- death ------------------------------------------------------------------------------------
 
 

@@ -118,6 +118,36 @@ EXAMPLES: dict[str, tuple[Decoder, wire.Message]] = {
             ),
         ),
     ),
+    "status advised": (
+        wire.to_client,
+        wire.Status(
+            id="r6",
+            uptime_ms=1000.0,
+            counts={},
+            models=(
+                wire.ModelStatus(
+                    name="m",
+                    version="1",
+                    queued=0,
+                    queued_bytes=0,
+                    oldest_ms=0.0,
+                    per_second=None,
+                    waited_ms=DISTRIBUTION,
+                    answered_ms=DISTRIBUTION,
+                    batch_sizes=DISTRIBUTION,
+                    scale=wire.ScaleAdvice(
+                        wanted=3,
+                        present=2,
+                        offered_per_second=16.0,
+                        replica_per_second=8.0,
+                        objective_ms=250.0,
+                        why="Because.",
+                    ),
+                ),
+            ),
+            replicas=(),
+        ),
+    ),
     "ready": (
         wire.from_replica,
         wire.Ready(replica="host:1:ab", contract=CONTRACT, credit=16, device="cpu"),

@@ -183,6 +183,25 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
     """The sum of all."""
 
 
+class ScaleAdvice(msgspec.Struct, frozen=True, kw_only=True):
+    """How many replicas the present load of a model needs, and what that was concluded from."""
+
+    wanted: Count | None
+    """So many; None before anything was measured."""
+    present: Count
+    """How many take work now."""
+    offered_per_second: float | None
+    """Requests that came lately, those refused as overloaded among them; None before that was
+    watched for long enough."""
+    replica_per_second: float | None
+    """What one replica gets through with when it has all it can take; None before any was seen
+    to work."""
+    objective_ms: Millis
+    """The wait in the queue that 95 % of all requests should stay below."""
+    why: str
+    """One sentence for a person."""
+
+
 class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What waits for one model, and how it was served since the broker began."""
 
@@ -202,6 +221,8 @@ class ModelStatus(msgspec.Struct, frozen=True, kw_only=True):
     """From a request's arrival at the broker to its result."""
     batch_sizes: Distribution
     """Of the batch that a request was in, for each request."""
+    scale: ScaleAdvice | msgspec.UnsetType = msgspec.UNSET
+    """Not told by a broker that does not know of it."""
 
 
 class ReplicaStatus(msgspec.Struct, frozen=True, kw_only=True):
