@@ -11,6 +11,7 @@ from webapp.client import ModelClient
 from webapp.errors import Unavailable
 from webapp.status import FRESH_S, Watch
 from webapp.testing import FakeModel
+from wire import ScaleAdvice
 
 
 def test_it_tells_what_the_broker_tells(http: FlaskClient, photo: bytes) -> None:
@@ -21,6 +22,40 @@ def test_it_tells_what_the_broker_tells(http: FlaskClient, photo: bytes) -> None
     [model], [replica] = status["models"], status["replicas"]
     assert (model["name"], model["queued"]) == ("fake", 0)
     assert (replica["name"], replica["credit"], replica["held"]) == ("fake-1", 1, 0)
+
+
+def test_it_advises_how_many_replicas_it_takes(http: FlaskClient, fake: FakeModel) -> None:
+    fake.advice = ScaleAdvice(
+        wanted=6,
+        present=4,
+        offered_per_second=16.0,
+        replica_per_second=4.0,
+        objective_ms=250.0,
+        why="Because.",
+    )
+    assert http.get("/api/v1/scale").get_json() == {
+        "models": [
+            {
+                "name": "fake",
+                "version": "1",
+                "wanted": 6,
+                "present": 4,
+                "queued": 0,
+                "offered_per_second": 16.0,
+                "replica_per_second": 4.0,
+                "objective_ms": 250.0,
+                "why": "Because.",
+            }
+        ]
+    }
+    assert "<td>6</td></tr>" in http.get("/status").get_data(as_text=True)
+
+
+def test_a_broker_that_knows_no_advice_gives_none(http: FlaskClient) -> None:
+    assert http.get("/api/v1/scale").get_json() == {"models": []}
+    [model] = http.get("/api/v1/status").get_json()["models"]
+    assert "scale" not in model
+    assert http.get("/status").status_code == 200
 
 
 def test_many_who_look_cost_the_broker_one_question(fake: FakeModel, client: ModelClient) -> None:

@@ -23,7 +23,7 @@ from webapp.presence import Left, sender_left
 from webapp.status import Watch
 from webapp.terms import Terms
 from webapp.uploads import CLASSIFY, INSPECT, Limits, picture_in_body, pictures_in_body
-from wire import Served
+from wire import ModelStatus, ScaleAdvice, Served
 from wire.contract import Filter
 from wire.messages import Priority
 
@@ -124,6 +124,31 @@ class Models(msgspec.Struct, frozen=True):
     models: tuple[ServedModel, ...]
 
 
+class ModelScale(msgspec.Struct, frozen=True, kw_only=True):
+    """How many replicas the load of a model needs at this moment, and what that follows from."""
+
+    name: str
+    version: str
+    wanted: int | None
+    """None before anything was measured."""
+    present: int
+    queued: int
+    """Requests that wait for a replica."""
+    offered_per_second: float | None
+    replica_per_second: float | None
+    """What one replica gets through with when it has all it can take."""
+    objective_ms: float
+    """The wait in the queue that 95 % of all requests should stay below."""
+    why: str
+    """One sentence for a person."""
+
+
+class Scale(msgspec.Struct, frozen=True):
+    """The advice for every model in use."""
+
+    models: tuple[ModelScale, ...]
+
+
 class Health(msgspec.Struct, frozen=True):
     """One word about the service, and the replicas that it rests on."""
 
@@ -210,6 +235,19 @@ def blueprint(
     def status() -> Response:
         return answer(watch.look(deadline=time.monotonic() + READY_S))
 
+    @api.get("/api/v1/scale")
+    def scale() -> Response:
+        seen = watch.look(deadline=time.monotonic() + READY_S)
+        return answer(
+            Scale(
+                tuple(
+                    _model_scale(model, model.scale)
+                    for model in seen.models
+                    if model.version and isinstance(model.scale, ScaleAdvice)
+                )
+            )
+        )
+
     @api.get("/api/openapi.json")
     def openapi() -> Response:
         return Response(description, content_type="application/json")
@@ -243,6 +281,10 @@ def _query(kind: type[Asked]) -> Asked:
 def _parameters(kind: type[msgspec.Struct]) -> dict[str, Any]:
     """Their names and types. To put them together takes longer than to parse a request."""
     return {field.name: field.type for field in msgspec.structs.fields(kind)}
+
+
+def _model_scale(model: ModelStatus, advice: ScaleAdvice) -> ModelScale:
+    return ModelScale(name=model.name, version=model.version, queued=model.queued, **asdict(advice))
 
 
 def _served_model(served: Served) -> ServedModel:

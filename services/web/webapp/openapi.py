@@ -16,7 +16,7 @@ import msgspec
 
 from webapp import errors
 from webapp.answers import Answer, AnswerLine, ProblemLine
-from webapp.api import Health, Inspected, ModelQuery, Models, Query
+from webapp.api import Health, Inspected, ModelQuery, Models, Query, Scale
 from webapp.archives import MAX_FILES
 from webapp.envelope import Problem
 from webapp.errors import WebError
@@ -134,6 +134,18 @@ _OPERATIONS: Final = (
         "broker's start: what happened between two answers is their difference. A new answer is to "
         "be had twice a second.",
         ServiceStatus,
+        _FROM_BROKER,
+        guarded=True,
+    ),
+    _Operation(
+        "/api/v1/scale",
+        "get",
+        "scale",
+        "How many replicas it takes",
+        "What was measured lately, and how many replicas follow from it: by Little's law those "
+        "that are busy, and as many more as keep waits in the queue below the objective. It is "
+        "about this moment, so wait a while before you take a replica away.",
+        Scale,
         _FROM_BROKER,
         guarded=True,
     ),

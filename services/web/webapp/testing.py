@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import zmq
+from msgspec import UNSET, UnsetType
 
 from wire import (
     Cancel,
@@ -31,6 +32,7 @@ from wire import (
     ReplicaStatus,
     Request,
     Result,
+    ScaleAdvice,
     Served,
     Status,
     Timing,
@@ -97,6 +99,8 @@ class FakeModel:
         """Hears everything and says nothing."""
         self.lose = 0
         """So many requests to come vanish without a trace, as if they had never been sent."""
+        self.advice: ScaleAdvice | UnsetType = UNSET
+        """What the status says about how many replicas it takes."""
         self.failure: FailureCode | None = None
         """What every request fails with, at once."""
         self.retry_after_ms: int | None = None
@@ -255,6 +259,7 @@ class FakeModel:
                 waited_ms=nothing,
                 answered_ms=nothing,
                 batch_sizes=nothing,
+                scale=self.advice,
             )
             for served in self._models()
         )

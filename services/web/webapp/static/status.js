@@ -331,6 +331,7 @@ function fill(status) {
       sum(model.answered_ms.counts),
       mean(model.answered_ms, " ms"),
       mean(model.batch_sizes),
+      model.scale?.wanted ?? "–",
     ),
   );
   const alive = status.replicas.map((one) =>
@@ -344,7 +345,7 @@ function fill(status) {
       one.batches ? (one.done / one.batches).toFixed(1) : "–",
     ),
   );
-  models.replaceChildren(...(served.length ? served : [nothing("None has introduced itself.", 6)]));
+  models.replaceChildren(...(served.length ? served : [nothing("None has introduced itself.", 7)]));
   replicas.replaceChildren(...(alive.length ? alive : [nothing("None is alive.", 7)]));
   if (uptime) uptime.textContent = `${(status.uptime_ms / 1000).toFixed(0)} s`;
 }
