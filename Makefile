@@ -17,6 +17,10 @@ DURATION ?= 60
 P95_MS   ?=
 FAILURES ?= 0.01
 PHOTOS   ?=
+MIN      ?= 1
+MAX      ?= 4
+PROJECT  ?= sightline
+DOWN_AFTER ?= 60
 PEERS    ?=
 SKIP     ?=
 VARY     ?= replicas decoders batch
@@ -39,7 +43,7 @@ LOCK   := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --gene
 ALL    := services/web/pyproject.toml services/model/pyproject.toml services/client/pyproject.toml --extra litert
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check fuzz chaos load bench bench-scale tune keys lock audit release clean
+.PHONY: help run test check fuzz chaos load bench bench-scale tune autoscale keys lock audit release clean
 .DELETE_ON_ERROR:
 
 help:  ## list the verbs
@@ -86,6 +90,10 @@ tune: $(VENV)/.run  ## find the best settings for this machine, 20 minutes or le
 	@$(BIN)/python -m loadtest.tune --p95-ms "$(P95_MS)" --rounds "$(ROUNDS)" --window "$(WINDOW)" \
 	  --model "$(MODEL)" --photos "$(PHOTOS)" --vary $(VARY)
 
+autoscale: $(VENV)/.autoscale  ## have a compose project run as many replicas as the load takes [PROJECT=sightline MIN=1 MAX=4 DOWN_AFTER=60 URL=http://...]
+	@exec $(BIN)/python -m deploy.autoscale --project "$(PROJECT)" --min "$(MIN)" --max "$(MAX)" \
+	  --down-after "$(DOWN_AFTER)" --url "$(URL)"
+
 keys: $(VENV)/.run  ## make the key files that let only web and replicas talk to the broker
 	$(BIN)/python -m modelserver keys "$(KEYS)"
 
@@ -94,6 +102,7 @@ lock: $(VENV)/.dev  ## compile the pinned requirement files from the pyproject f
 	$(LOCK) requirements-fuzz.in -c requirements-dev.txt -o requirements-fuzz.txt
 	$(LOCK) requirements-release.in -c requirements-dev.txt -o requirements-release.txt
 	$(LOCK) $(ALL) -c requirements-dev.txt -o requirements.txt
+	$(LOCK) deploy/autoscale/requirements.in -c requirements-dev.txt -o deploy/autoscale/requirements.txt
 	$(LOCK) loadtest/requirements.in -c requirements-dev.txt -o loadtest/requirements.txt
 	$(LOCK) loadtest/bench/requirements-mosec.in $(ALL) -c requirements-dev.txt -o loadtest/bench/requirements-mosec.txt
 	$(LOCK) services/web/pyproject.toml -c requirements-dev.txt -o services/web/requirements.txt
@@ -126,6 +135,10 @@ $(VENV)/.run: requirements.txt Makefile
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(VENV)/.autoscale: deploy/autoscale/requirements.txt $(VENV)/.run
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r deploy/autoscale/requirements.txt
 	@touch $@
 
 $(VENV)/.fuzz: requirements-fuzz.txt $(VENV)/.dev

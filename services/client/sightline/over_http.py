@@ -8,7 +8,7 @@ from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
-from sightline.service import Status, Trouble, Unreachable
+from sightline.service import Scale, Status, Trouble, Unreachable
 
 
 class HttpService:
@@ -50,6 +50,14 @@ class HttpService:
         answer = self._ask("GET", "/api/v1/status", None)
         try:
             return msgspec.json.decode(answer, type=Status)
+        except msgspec.DecodeError:
+            raise self._is_no_sightline() from None
+
+    def scale(self) -> Scale:
+        """How many replicas it takes. Raises Trouble."""
+        answer = self._ask("GET", "/api/v1/scale", None)
+        try:
+            return msgspec.json.decode(answer, type=Scale)
         except msgspec.DecodeError:
             raise self._is_no_sightline() from None
 

@@ -71,6 +71,22 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     replicas: tuple[ReplicaStatus, ...]
 
 
+class ModelScale(msgspec.Struct, frozen=True, kw_only=True):
+    """How many replicas a model needs at this moment."""
+
+    name: str
+    wanted: int | None
+    """None before anything was measured."""
+    why: str
+    """One sentence for a person."""
+
+
+class Scale(msgspec.Struct, frozen=True):
+    """The advice for every model, the default one first."""
+
+    models: tuple[ModelScale, ...]
+
+
 class Service(Protocol):
     """A running Sightline. For any number of threads."""
 

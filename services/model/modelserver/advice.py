@@ -9,6 +9,8 @@ Rules:
   is busy all the time with a fraction of what it can do, for it takes what there is, one by one if
   need be. At 8 ms a batch and 0.15 ms a picture a replica would seem to be full with 123 requests
   a second, and takes 870; and with each replica more batches get smaller, and the advice larger.
+  Where replicas are too many full batches may not have been seen yet, and the advice is too high
+  by some; as they go batches grow, and it comes down.
 - Offered times service time is how many replicas are *busy* on average (J. D. C. Little, A Proof
   for the Queuing Formula L = lambda W, Operations Research 9, 1961).
 - *Wanted* are the fewest with which LATE of all requests, and no more, wait longer than the
