@@ -18,7 +18,7 @@ from prometheus_client.core import (
 )
 
 from modelserver.scrape import add
-from wire import FailureCode, ModelStatus, ReplicaStatus, Status
+from wire import FailureCode, ModelStatus, ReplicaStatus, ScaleAdvice, Status
 
 SECONDS: Final = 0.001
 """A millisecond in them."""
@@ -106,6 +106,13 @@ def _models(models: tuple[ModelStatus, ...]) -> Iterator[Metric]:
         "Requests a second that it gets through when there are enough; absent until seen.",
         labels,
         {(model.name,): model.per_second for model in seen if model.per_second is not None},
+    )
+    advised = {(m.name,): m.scale.wanted for m in seen if isinstance(m.scale, ScaleAdvice)}
+    yield _gauge(
+        "replicas_wanted",
+        "How many replicas the load of the moment takes; absent until measured.",
+        labels,
+        {key: wanted for key, wanted in advised.items() if wanted is not None},
     )
     waited = _histogram("queue_wait_seconds", "What a request with a result waited here.", labels)
     answered = _histogram("answer_seconds", "From a request's arrival to its result.", labels)

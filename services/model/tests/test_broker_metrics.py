@@ -1,12 +1,13 @@
 """A Status in the names of a scrape."""
 
+import msgspec
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from modelserver.broker_metrics import COUNTS, BrokerMetrics
 from modelserver.histogram import BATCH_SIZES, TIMES_MS, Histogram
-from wire import ModelStatus, ReplicaStatus, Status
+from wire import ModelStatus, ReplicaStatus, ScaleAdvice, Status
 
 
 def model(name: str, version: str = "1", **fields: object) -> ModelStatus:
@@ -82,6 +83,21 @@ def test_times_are_seconds_and_buckets_hold_all_that_is_below() -> None:
     assert told["queue_oldest_seconds", "m"] == 1.5
     assert told["drain_rate", "m"] == 12.5
     assert ("drain_rate", "m") not in scraped(models=(model("m", per_second=None),))
+
+
+def test_the_scale_advice_is_told_when_there_is_one() -> None:
+    advice = ScaleAdvice(
+        wanted=None,
+        present=2,
+        offered_per_second=16.0,
+        replica_per_second=8.0,
+        objective_ms=250.0,
+        why="Because.",
+    )
+    assert ("replicas_wanted", "m") not in scraped(models=(model("m", scale=advice),))
+    advice = msgspec.structs.replace(advice, wanted=3)
+    assert scraped(models=(model("m", scale=advice),))["replicas_wanted", "m"] == 3
+    assert ("replicas_wanted", "m") not in scraped(models=(model("m"),))
 
 
 def test_names_that_strangers_made_up_are_no_labels() -> None:
