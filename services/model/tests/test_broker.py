@@ -299,8 +299,9 @@ def test_fifty_starts_and_stops_leave_no_thread_and_no_descriptor() -> None:
     descriptors, threads = len(os.listdir("/proc/self/fd")), threading.active_count()
     for _ in range(50):
         cycle()
-    assert len(os.listdir("/proc/self/fd")) == descriptors
-    assert threading.active_count() == threads
+    # Fewer, where a test before this one had something that was about to end.
+    assert len(os.listdir("/proc/self/fd")) <= descriptors
+    assert threading.active_count() <= threads
     context.term()
 
 

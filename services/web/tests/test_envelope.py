@@ -21,6 +21,7 @@ EVERYWHERE = [
     ("GET", "/api/v1/models", 200),
     ("POST", "/api/v1/models", 405),
     ("GET", "/api/v1/status", 200),
+    ("GET", "/api/v1/scale", 200),
     ("GET", "/api/openapi.json", 200),
     ("GET", "/api/docs", 200),
     ("GET", "/api/nix", 404),
