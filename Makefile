@@ -53,7 +53,8 @@ run: $(VENV)/.run  ## serve on this machine: broker, replicas, web [REPLICAS=1 P
 	@exec $(BIN)/python -m modelserver serve --replicas "$(REPLICAS)" --port "$(PORT)" --model "$(MODEL)"
 
 test: $(VENV)/.dev  ## run the tests that need no container or browser
-	$(BIN)/python -m pytest -m "not containers and not browser and not tensorflow and not drill"
+	$(BIN)/python -m pytest -m "not containers and not browser and not tensorflow and not drill" \
+	  --numprocesses auto --maxprocesses 4 --dist loadfile
 
 check: $(VENV)/.dev  ## format, lint, types, import rules
 	$(BIN)/ruff format --check .

@@ -20,12 +20,22 @@ from imaging.pool import TIMEOUT_S
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 DEADLINE_S = 20.0
+OTHERS = set()
+"""Children that were there before the test: those of fixtures that serve other files, too."""
+
+
+@pytest.fixture(autouse=True)
+def _others():
+    OTHERS.clear()
+    OTHERS.update(children())
 
 
 def children(pid: int | None = None) -> list[int]:
-    """The direct children of a process, ended ones that nobody reaped included."""
+    """The direct children of a process that a test has started, ended ones that nobody reaped
+    included."""
     tasks = Path(f"/proc/{pid or os.getpid()}/task").iterdir()
-    return sorted(int(child) for task in tasks for child in (task / "children").read_text().split())
+    found = {int(child) for task in tasks for child in (task / "children").read_text().split()}
+    return sorted(found - OTHERS)
 
 
 def descriptors() -> int:
