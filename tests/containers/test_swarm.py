@@ -201,7 +201,9 @@ def account(swarm: Swarm, pictures: list[Picture]) -> Iterator[Account]:
 
 
 def test_every_task_is_locked_down(swarm: Swarm) -> None:
-    for service in (f"{swarm.name}_web", f"{swarm.models}_broker", f"{swarm.models}_model"):
+    services = {f"{swarm.name}_web": 1, f"{swarm.models}_broker": 1, f"{swarm.models}_model": 2}
+    for service, count in services.items():
+        swarm.await_tasks(service, count)
         task = next(iter(swarm.tasks(service)))
         facts = swarm.inspect(task)
         host = facts["HostConfig"]
