@@ -106,6 +106,8 @@ def test_a_share_is_of_what_replicas_could_or_the_broker_carries() -> None:
         sample("limit", 4, req_s=9000, cpu_us=50, middle="forwarder"),
         sample("replicas", 2, req_s=180),
         sample("replicas", 64, req_s=3900),
+        sample("fleet", 1, req_s=30),
+        sample("fleet", 64, req_s=0.96 * 64 * 30),
         sample("queue", 8, load=0.5, wait_ms=1.0, way_ms=0.8),
     ]
     results = Results(samples, service_ms=10, queue_ms=40)
@@ -113,6 +115,7 @@ def test_a_share_is_of_what_replicas_could_or_the_broker_carries() -> None:
     assert results.whole_core == 4000
     assert results.share(2) == pytest.approx(0.9)
     assert results.share(64) == pytest.approx(3900 / 3500)
+    assert results.fleet == pytest.approx(0.96)
     assert [promise.kept for promise in results.promises()] == [True, True, True, True]
     assert "| 0.50 | 8 | 1.0 | 0.6 | 0.8 |" in results.tables()
     assert ET.fromstring(results.plot()).tag.endswith("svg")

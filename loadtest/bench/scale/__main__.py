@@ -1,8 +1,9 @@
 """The command line: ``python -m loadtest.bench.scale``, which is what `make bench-scale` runs.
 
-Three experiments, interleaved in rounds: what the broker carries when replicas take no time,
-beside a bare forwarder; what 1 to 256 replicas do that take 8 ms and 0.15 ms a picture; and how
-long requests wait at growing load, beside what M/M/n says.
+Four experiments, interleaved in rounds: what the broker carries when replicas take no time,
+beside a bare forwarder; what 1 to 256 replicas do that take 8 ms and 0.15 ms a picture; what 64 do
+that are slow enough not to reach its limit, beside what one of them does; and how long requests
+wait at growing load, beside what M/M/n says.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import Final
 from loadtest.bench.contenders import ROOT
 from loadtest.bench.scale.clients import Clients, Tally
 from loadtest.bench.scale.peers import Curve
-from loadtest.bench.scale.report import PIXELS, Results, Sample
+from loadtest.bench.scale.report import FLEET, PIXELS, Results, Sample
 from loadtest.bench.scale.stage import Middle, elsewhere, stage
 
 SIZES: Final = (1_000, PIXELS)
@@ -33,6 +34,8 @@ FOR_EACH: Final = 3
 ACCELERATOR: Final = Curve(base_ms=8, image_ms=0.15, max_batch=1)
 """One picture at a time, so that it takes many replicas to reach the broker's limit."""
 SERVICE_MS: Final = ACCELERATOR.base_ms + ACCELERATOR.image_ms
+SLOWER: Final = Curve(base_ms=32, image_ms=0.15, max_batch=1)
+"""So slow that FLEET of them stay below the broker's limit, at two thirds of it."""
 QUEUE: Final = Curve(base_ms=40, image_ms=0, max_batch=1, exponential=True)
 """Long enough that what the way costs, about a millisecond, does not count."""
 QUEUE_REPLICAS: Final = 8
@@ -59,6 +62,9 @@ class Scale:
             for replicas in REPLICAS:
                 crowd = partial(self._crowd, FOR_EACH * replicas)
                 self._measure("replicas", number, "broker", PIXELS, replicas, ACCELERATOR, crowd)
+            for replicas in (1, FLEET):
+                crowd = partial(self._crowd, FOR_EACH * replicas)
+                self._measure("fleet", number, "broker", PIXELS, replicas, SLOWER, crowd)
             for load in LOADS:
                 rate = load * QUEUE_REPLICAS * 1000 / QUEUE.base_ms
                 strangers = partial(self._strangers, rate)

@@ -22,7 +22,7 @@ class Sample:
     """One measurement."""
 
     experiment: str
-    """`limit`, `replicas` or `queue`."""
+    """`limit`, `replicas`, `fleet` or `queue`."""
     round: int
     middle: Middle = "broker"
     payload_bytes: int = PIXELS
@@ -83,6 +83,14 @@ class Results:
         done = self.of("req_s", experiment="replicas", replicas=replicas)
         return None if done is None else done / min(self.linear(replicas), self.limit)
 
+    @property
+    def fleet(self) -> float | None:
+        """What FLEET replicas do that stay below the broker's limit, of what so many would if each
+        did what one alone does."""
+        alone = self.of("req_s", experiment="fleet", replicas=1)
+        done = self.of("req_s", experiment="fleet", replicas=FLEET)
+        return None if alone is None or done is None else done / (FLEET * alone)
+
     def numbers(self, experiment: str, what: str) -> list[float]:
         """The different values of a field in an experiment, in order."""
         return sorted({getattr(s, what) for s in self.samples if s.experiment == experiment})
@@ -97,9 +105,7 @@ class Results:
         return [
             Promise("requests/s of 150 KB that the broker carried", WANTED_S, self.limit),
             Promise("what one core of it would carry, by its CPU time", WANTED_S, self.whole_core),
-            Promise(
-                f"{FLEET} replicas do, of what they could or it carried", LINEAR, self.share(FLEET)
-            ),
+            Promise(f"{FLEET} replicas do, of {FLEET} times what one does", LINEAR, self.fleet),
             Promise("failures", 0, float(failed), at_least=False),
         ]
 
@@ -127,6 +133,12 @@ class Results:
             cost = self.of("cpu_us", **key)
             could = self.linear(n)
             lines.append(f"| {n} | {done:.0f} | {could:.0f} | {self.share(n):.2f} | {cost:.0f} |")
+        lines += ["", "| slower replicas | req/s | CPU-us a request |", "|---|---|---|"]
+        for n in map(int, self.numbers("fleet", "replicas")):
+            key = {"experiment": "fleet", "replicas": n}
+            lines.append(
+                f"| {n} | {self.of('req_s', **key):.0f} | {self.of('cpu_us', **key):.0f} |"
+            )
         lines += ["", "| load | replicas | mean wait, ms | M/M/n says | under way, ms |"]
         lines.append("|---|---|---|---|---|")
         for n in map(int, self.numbers("queue", "replicas")):
