@@ -249,7 +249,7 @@ class Broker:
                             undelivered = message.job if isinstance(message, Work) else None
                             self._events.append(ReplicaUnreachable(replica, undelivered))
                     case Note(text, alarming, about):
-                        fields = {} if about is None else log_fields(about)
+                        fields = log_fields(about.trace, about.traceparent) if about else {}
                         level = logging.WARNING if alarming else logging.INFO
                         log.log(level, "%s", text, extra=fields)
 

@@ -264,7 +264,7 @@ class Replica:
                 timing=timing,
             )
             if log.isEnabledFor(logging.DEBUG):
-                fields = log_fields(item.work)
+                fields = log_fields(item.work.trace, item.work.traceparent)
                 log.debug("job %d (%s) is done", item.work.job, traces(item.work), extra=fields)
             self._say(broker, done)
 
@@ -343,6 +343,6 @@ class Replica:
 
 
 def _failed(work: Work, code: FailureCode, message: str) -> Failed:
-    fields = log_fields(work)
+    fields = log_fields(work.trace, work.traceparent)
     log.info("job %d (%s) failed as %s: %s", work.job, traces(work), code, message, extra=fields)
     return Failed(job=work.job, code=code, message=message)

@@ -249,7 +249,8 @@ class ModelClient:
                     return reply
                 elif isinstance(question, Request):
                     text = "request %s got lost on its way and is sent again"
-                    logger.info(text, question.id, extra=log_fields(question))
+                    fields = log_fields(question.trace, question.traceparent)
+                    logger.info(text, question.id, extra=fields)
                     _send(dealer, replace(question, deadline_ms=_budget_ms(deadline)), *payload)
             elif left():
                 if isinstance(question, Request):

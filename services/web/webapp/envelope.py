@@ -25,6 +25,7 @@ from webapp.ids import new_id
 from webapp.metrics import NO_ROUTE, PATH, Metrics
 from webapp.presence import arrived
 from webapp.sharing import Cache
+from wire import log_fields
 
 if TYPE_CHECKING:
     from telemetry.spans import Span, Tracer
@@ -174,10 +175,7 @@ def _refuse(error: Exception) -> Response | HTTPException:
 
 
 def _log_fields() -> dict[str, str]:
-    fields = {"request_id": g.request_id}
-    if g.traceparent:
-        fields["trace_id"] = g.traceparent[3:35]
-    return fields
+    return log_fields(g.request_id, g.traceparent or msgspec.UNSET)
 
 
 def _shown(error: WebError) -> Response:

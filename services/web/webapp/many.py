@@ -36,6 +36,7 @@ from webapp.errors import (
 )
 from webapp.metrics import Metrics
 from webapp.presence import STOPPING, Left
+from wire import log_fields
 
 MEDIA: Final = "application/x-ndjson"
 AT_ONCE: Final = 8
@@ -120,7 +121,7 @@ class Many:
                 refused = from_exception(error)
                 if type(refused) is WebError:
                     text = "request %s met an unforeseen error"
-                    logger.exception(text, item_id, extra={"request_id": item_id})
+                    logger.exception(text, item_id, extra=log_fields(item_id))
                 problem = asdict(problem_of(refused, item_id))
                 return _line(ProblemLine(**problem, **named, retry_after_s=refused.retry_after_s))
             return _line(AnswerLine(**asdict(answer_of(classified, item_id)), **named))

@@ -228,10 +228,13 @@ def test_a_log_names_a_request_as_its_sender_does() -> None:
     work = EXAMPLES["work traced"][1]
     assert isinstance(work, wire.Work)
     assert wire.traces(work) == f"trace 'a', traceparent '{TRACEPARENT}'"
-    assert wire.log_fields(work) == {"request_id": "a", "trace_id": TRACEPARENT.split("-")[1]}
+    assert wire.log_fields(work.trace, work.traceparent) == {
+        "request_id": "a",
+        "trace_id": TRACEPARENT.split("-")[1],
+    }
     nameless = wire.Work(job=1, deadline_ms=1, top_k=1, encoding="image")
     assert wire.traces(nameless) == "trace ''"
-    assert wire.log_fields(nameless) == {"request_id": ""}
+    assert wire.log_fields(nameless.trace, nameless.traceparent) == {"request_id": ""}
 
 
 REQUEST = wire.encode(EXAMPLES["request"][1])
