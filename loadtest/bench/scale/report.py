@@ -65,14 +65,16 @@ class Results:
     def limit(self) -> float:
         """Requests a second that the broker carried for replicas that take no time; 0 when not
         measured."""
-        key = {"experiment": "limit", "middle": "broker", "payload_bytes": PIXELS}
-        return self.of("req_s", **key) or 0.0
+        return self._at_limit("req_s") or 0.0
 
     @property
     def whole_core(self) -> float:
         """Requests a second for which its CPU time would be that of one core."""
-        cpu_us = self.of("cpu_us", experiment="limit", middle="broker", payload_bytes=PIXELS)
+        cpu_us = self._at_limit("cpu_us")
         return 1e6 / cpu_us if cpu_us else 0.0
+
+    def _at_limit(self, what: str) -> float | None:
+        return self.of(what, experiment="limit", middle="broker", payload_bytes=PIXELS)
 
     def linear(self, replicas: int) -> float:
         """What so many replicas could do if nothing were in their way."""
