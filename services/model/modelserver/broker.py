@@ -63,6 +63,8 @@ Recorder = Callable[[Event, float], None]
 
 BURST: Final = 64
 """Messages read from one socket before the other has its turn."""
+LAST_WORDS: Final = 1000
+"""Messages read at once where a replica has gone: what it still had to say is among them."""
 LAST: Final = int(zmq.DONTWAIT)
 MORE: Final = int(zmq.DONTWAIT | zmq.SNDMORE)
 """Plain numbers, because pyzmq's flags are enums, whose arithmetic takes longer than sending."""
@@ -199,8 +201,13 @@ class Broker:
 
     # --- in -----------------------------------------------------------------------------------
 
-    def _read(self, socket: Socket, understand: Callable[[bytes, list[zmq.Frame]], Event]) -> None:
-        for identity, *frames in inbox.arrived(socket, BURST):
+    def _read(
+        self,
+        socket: Socket,
+        understand: Callable[[bytes, list[zmq.Frame]], Event],
+        most: int = BURST,
+    ) -> None:
+        for identity, *frames in inbox.arrived(socket, most):
             try:
                 self._events.append(understand(identity.bytes, frames))
             except WireError as error:
@@ -247,6 +254,8 @@ class Broker:
                         pixels = None if payload is None else payload.buffer
                         if not _send(backend, [replica, encode(message)], pixels):
                             undelivered = message.job if isinstance(message, Work) else None
+                            # It may have answered before it went; nobody need do that again.
+                            self._read(backend, self._replica_frames, LAST_WORDS)
                             self._events.append(ReplicaUnreachable(replica, undelivered))
                     case Note(text, alarming, about):
                         fields = log_fields(about.trace, about.traceparent) if about else {}

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import logging
 import os
 import socket as tcp
 import threading
@@ -9,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import zmq
 
@@ -201,6 +203,59 @@ def test_work_of_a_replica_whose_connection_breaks_goes_to_another(running: Runn
     result = answer(client)
     assert isinstance(result, wire.Result)
     assert result.attempt == 2
+
+
+class Pause(logging.Handler):
+    """Keeps the broker where it writes a certain message into its log."""
+
+    def __init__(self, words: str) -> None:
+        super().__init__()
+        self._words = words
+        self.begun, self.over = threading.Event(), threading.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if self._words in record.getMessage():
+            self.begun.set()
+            self.over.wait(5)
+
+
+@pytest.fixture
+def pause() -> Iterator[Pause]:
+    handler, log = Pause("is lost"), logging.getLogger("Broker")
+    log.addHandler(handler)
+    try:
+        yield handler
+    finally:
+        handler.over.set()
+        log.removeHandler(handler)
+
+
+def connections(endpoint: str) -> int:
+    """How many there are to one of the broker's two addresses."""
+    port = int(endpoint.rpartition(":")[2])
+    mine = psutil.Process().net_connections("tcp")
+    return sum(bool(one.raddr) and one.laddr.port == port for one in mine)
+
+
+def test_what_a_replica_answered_before_it_went_counts(running: Running, pause: Pause) -> None:
+    """The broker meets the broken connection before it has read the answer."""
+    client, replica = running.client(), running.replica()
+    ask(client, "r")
+    work, _ = next_work(replica)
+    running.replica()  # A silent one.
+    while not pause.begun.is_set():
+        if replica.poll(50):
+            assert wire.to_replica.decode(replica.recv_multipart()) == wire.Ping()
+            replica.send(wire.encode(wire.Alive(busy_ms=None)))
+    # What the broker is about to do when it goes on is to ping the other replica.
+    others = connections(running.backend) - 1
+    finish(replica, work)
+    replica.close(linger=TIME_LIMIT_MS)
+    eventually(lambda: connections(running.backend) == others)
+    pause.over.set()
+    result = answer(client)
+    assert isinstance(result, wire.Result)
+    assert (result.attempt, running.broker.counts["late"]) == (1, 0)
 
 
 def test_answers_to_a_client_that_left_are_counted_and_harm_nobody(running: Running) -> None:
