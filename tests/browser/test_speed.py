@@ -2,12 +2,16 @@
 
 The limits asserted are generous, since CI has other things to do; the numbers printed are what the
 promises are about, on an idle machine: 100 ms and 60 KB for the page, 150 ms for the photograph.
+A tab takes most of its own start after it is there, so a visit begins once that is over, as it does
+for a person who has to type the address.
 """
 
 import base64
 import http.server
 import io
+import os
 import threading
+import time
 from collections.abc import Iterator
 from statistics import median
 from typing import Final
@@ -16,6 +20,9 @@ import pytest
 from PIL import Image
 from playwright.sync_api import Browser
 
+from loadtest.bench.usage import cpu_seconds, tree
+from tests.conftest import eventually
+
 pytestmark = pytest.mark.browser
 
 PAGE_BYTES: Final = 60_000
@@ -23,6 +30,9 @@ PAGE_MS: Final = 1000
 BARS_MS: Final = 1500
 PHOTO_BYTES: Final = 110_000
 VISITS: Final = 9
+REST_S: Final = 0.1
+REST_CPU_S: Final = 0.02
+"""Two ticks of the clock by which processes' time is counted; heartbeats never stop."""
 DROPS: Final = 15
 
 _LOADED = """() => {
@@ -86,6 +96,13 @@ def empty() -> Iterator[str]:
         thread.join()
 
 
+def all_rests() -> bool:
+    """Whether browser and service have come to rest."""
+    before = sum(cpu_seconds(tree(os.getpid())).values())
+    time.sleep(REST_S)
+    return sum(cpu_seconds(tree(os.getpid())).values()) - before <= REST_CPU_S
+
+
 @pytest.mark.parametrize("path", ["/", "/status"])
 def test_a_page_is_small_and_soon_there(
     browser: Browser, address: str, empty: str, path: str
@@ -96,6 +113,7 @@ def test_a_page_is_small_and_soon_there(
         for url, took in times.items():
             with browser.new_context() as fresh:
                 page = fresh.new_page()
+                eventually(all_rests)
                 page.goto(url)
                 loaded, size, parts = page.evaluate(_LOADED)
                 assert parts >= 3, "the page, its style and its script"
