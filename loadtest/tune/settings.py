@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from modelserver.config import ReplicaConfig
-from webapp.config import Config
+from webapp.config import decoders_for
 
 MOST_REPLICAS: Final = 8
 """Of one machine that are tried: each has a model of its own in memory."""
@@ -52,7 +52,7 @@ def defaults(cpus: int) -> Settings:
     return Settings(
         replicas=1,
         threads=cpus,
-        decoders=Config(decoders=cpus).decoders,
+        decoders=decoders_for(cpus),
         max_batch=ReplicaConfig().max_batch,
     )
 
@@ -79,7 +79,7 @@ def _fleets(best: Settings, cpus: int) -> list[Settings]:
 
 
 def _decoders(best: Settings, cpus: int) -> list[Settings]:
-    return [replace(best, decoders=n) for n in (max(1, cpus // 2), cpus, 2 * cpus)]
+    return [replace(best, decoders=n) for n in (max(1, cpus // 2), cpus, decoders_for(cpus))]
 
 
 def _batches(best: Settings, _: int) -> list[Settings]:

@@ -130,6 +130,30 @@ def test_threads_get_their_own_answers(encode, contract):
         assert len(children()) == 3
 
 
+def test_who_waits_is_not_passed_by_who_comes(pool, encode, flag, contract):
+    """A thread that asks again as soon as it is through takes turns with one that waits."""
+    picture = encode(flag.resize((1500, 1500)), "PNG")
+    begun, through = threading.Event(), threading.Event()
+    passed = 0
+
+    def greedy():
+        nonlocal passed
+        while not through.is_set() and passed < 20:
+            pool.prepare(picture, contract)
+            begun.set()
+            passed += 1
+
+    with ThreadPoolExecutor(2) as threads:
+        again = threads.submit(greedy)
+        begun.wait(DEADLINE_S)
+        before = passed
+        threads.submit(pool.prepare, picture, contract).result()
+        through.set()
+        again.result()
+    # Its own turn, one that was begun, and one for a late look at what has passed.
+    assert passed - before <= 3
+
+
 def test_without_a_start_the_first_picture_starts_the_children(small, contract):
     pool = DecoderPool(2)
     assert children() == []
