@@ -79,7 +79,7 @@ def _fleets(best: Settings, cpus: int) -> list[Settings]:
 
 
 def _decoders(best: Settings, cpus: int) -> list[Settings]:
-    return [replace(best, decoders=n) for n in (max(1, cpus // 2), cpus, decoders_for(cpus))]
+    return [replace(best, decoders=n) for n in (max(1, cpus // 2), cpus, 2 * cpus)]
 
 
 def _batches(best: Settings, _: int) -> list[Settings]:

@@ -1,12 +1,14 @@
 """What the operating system says about processes."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
 ESTABLISHED: Final = "01"
-"""A state in /proc/net/tcp, as the kernel's include/net/tcp_states.h numbers them."""
+CLOSE_WAIT: Final = "08"
+"""States in /proc/net/tcp, as the kernel's include/net/tcp_states.h numbers them. In the second
+only the other side has closed."""
 
 
 def alive(pids: Iterable[int]) -> list[int]:
@@ -34,10 +36,24 @@ def descendants(pid: int) -> list[int]:
 
 def unread_bytes(port: int) -> int:
     """What connections to a port have received, at either end, and nobody has read yet."""
-    total = 0
+    return sum(
+        unread
+        for local, remote, state, unread in _connections()
+        if state == ESTABLISHED and port in (local, remote)
+    )
+
+
+def connections(port: int) -> int:
+    """How many a port here has that its owner has not closed."""
+    return sum(
+        local == port and state in (ESTABLISHED, CLOSE_WAIT)
+        for local, _, state, _ in _connections()
+    )
+
+
+def _connections() -> Iterator[tuple[int, int, str, int]]:
+    """Of every TCP socket of IPv4: both ports, the state, and how many bytes lie unread."""
     for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
         _slot, local, remote, state, queues, *_ = line.split()
         ports = [int(end.split(":")[1], 16) for end in (local, remote)]
-        if state == ESTABLISHED and port in ports:
-            total += int(queues.split(":")[1], 16)
-    return total
+        yield ports[0], ports[1], state, int(queues.split(":")[1], 16)

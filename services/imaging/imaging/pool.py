@@ -5,9 +5,9 @@ Rules:
   that dies is replaced, and the next request finds a fresh one.
 - A child is a new interpreter and no fork, so that a pool may live in a process with threads.
 - One child works for one thread at a time. Who finds none free waits, but not for ever.
-- A child that comes free goes to whoever has waited longest, and past nobody to a thread that
-  comes just then. That took every other turn of those who waited: of 32 threads that shared two
-  children, one in a hundred waited for 2.7 times as long as most.
+- A child that comes free goes to whoever has waited longest, and not to a thread that comes just
+  before that one wakes: with 32 threads and two children such threads made the slowest hundredth
+  take more than twice as long as most.
 - The pool belongs to the process that first used it: construct it before a fork if you like,
   but start it after.
 """

@@ -18,6 +18,7 @@ from modelserver import health, journal
 from modelserver.broker import Broker
 from modelserver.config import BrokerConfig
 from modelserver.events import TellClient
+from tests.system.processes import connections
 
 CONTRACT = wire.Contract(
     model="m",
@@ -31,8 +32,6 @@ CONTRACT = wire.Contract(
 )
 PIXELS = bytes(CONTRACT.nbytes)
 TIME_LIMIT_MS = 5000
-OPEN = {"01", "08"}
-"""States in /proc/net/tcp: established, and closed by the other side only."""
 
 
 class Running:
@@ -231,13 +230,6 @@ def pause() -> Iterator[Pause]:
         log.removeHandler(handler)
 
 
-def connections(endpoint: str) -> int:
-    """How many the broker has at one of its two addresses."""
-    here = f":{int(endpoint.rpartition(':')[2]):04X}"
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
-    return sum(local.endswith(here) and state in OPEN for _, local, _, state, *_ in lines)
-
-
 def test_what_a_replica_answered_before_it_went_counts(running: Running, pause: Pause) -> None:
     """The broker meets the broken connection before it has read the answer."""
     client, replica = running.client(), running.replica()
@@ -249,10 +241,11 @@ def test_what_a_replica_answered_before_it_went_counts(running: Running, pause: 
             assert wire.to_replica.decode(replica.recv_multipart()) == wire.Ping()
             replica.send(wire.encode(wire.Alive(busy_ms=None)))
     # What the broker is about to do when it goes on is to ping the other replica.
-    others = connections(running.backend) - 1
+    backend = int(running.backend.rpartition(":")[2])
+    others = connections(backend) - 1
     finish(replica, work)
     replica.close(linger=TIME_LIMIT_MS)
-    eventually(lambda: connections(running.backend) == others)
+    eventually(lambda: connections(backend) == others)
     pause.over.set()
     result = answer(client)
     assert isinstance(result, wire.Result)

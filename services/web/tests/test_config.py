@@ -3,7 +3,7 @@
 import pytest
 
 import imaging
-from webapp.config import Config, ConfigError
+from webapp.config import Config, ConfigError, decoders_for
 
 
 def test_the_defaults_hold_without_any_variable() -> None:
@@ -14,6 +14,12 @@ def test_the_defaults_hold_without_any_variable() -> None:
 def test_values_become_what_the_setting_is() -> None:
     config = Config.from_env({"WEB_PORT": "81", "WEB_MODEL": "m", "WEB_DEADLINE_MS": "500"})
     assert (config.port, config.model, config.deadline_ms) == (81, "m", 500)
+
+
+@pytest.mark.parametrize(("cpus", "decoders"), [(1, 2), (2, 3), (3, 5), (8, 12), (192, 256)])
+def test_there_are_three_decoders_for_two_cpus(cpus: int, decoders: int) -> None:
+    assert decoders_for(cpus) == decoders
+    assert Config.from_env({"WEB_DECODERS": str(decoders)}).decoders == decoders
 
 
 def test_gunicorns_own_variable_is_left_alone() -> None:
