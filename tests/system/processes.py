@@ -1,6 +1,7 @@
 """What the operating system says about processes."""
 
 import contextlib
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
@@ -32,6 +33,12 @@ def descendants(pid: int) -> list[int]:
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             found += map(int, task.read_text().split())
     return [*found, *(below for child in found for below in descendants(child))]
+
+
+def policies(pid: int) -> set[int]:
+    """How the threads of a process are scheduled, as sched_getscheduler(2) has it."""
+    threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
+    return {os.sched_getscheduler(thread) for thread in threads}
 
 
 def unread_bytes(port: int) -> int:

@@ -1,6 +1,7 @@
 """A photograph in, its class out: web, broker and replicas as real processes."""
 
 import base64
+import os
 import time
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from imaging import prepare
 from modelserver.bundle import find_bundle, load_bundle
 from modelserver.engines import load_engine
 from tests.conftest import Service, classify, eventually, request
+from tests.system.processes import descendants, policies
 
 
 def test_a_hundred_photographs_as_right_as_the_engine_itself(
@@ -43,6 +45,20 @@ def test_work_spreads_over_three_replicas(service: Service, picture: bytes) -> N
     names = {classify(service.port, picture).json["replica"] for _ in range(12)}
     assert names == set(service.replicas())
     assert len(names) == 3
+
+
+def test_no_thread_of_any_part_interrupts_what_a_core_is_doing(
+    service: Service, picture: bytes
+) -> None:
+    broker = service.start_broker()
+    _, replica = service.start_replica()
+    web = service.start_web()
+    service.await_replicas(1)
+    assert classify(service.port, picture).status == 200
+    workers_and_decoders = descendants(web.pid)
+    assert len(workers_and_decoders) >= 2
+    for pid in (broker.pid, replica.pid, web.pid, *workers_and_decoders):
+        assert policies(pid) == {os.SCHED_BATCH}, Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def test_a_replica_is_ready_within_two_seconds(service: Service) -> None:

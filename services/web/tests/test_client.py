@@ -9,7 +9,7 @@ from msgspec import UNSET
 from msgspec.structs import replace
 
 from webapp import errors
-from webapp.client import INQUIRE_S, ModelClient
+from webapp.client import INQUIRE_S, USUAL_OF, ModelClient
 from webapp.terms import Terms
 from webapp.testing import CONTRACT, FakeModel, predictions
 from wire import FailureCode
@@ -87,6 +87,22 @@ def test_a_slow_request_is_asked_after_but_sent_once(client: ModelClient, fake: 
     client.classify(PIXELS, CONTRACT, Terms(deadline=soon()))
     assert len(fake.requests) == 1
     assert fake.inquiries == [fake.requests[0].id] * 2
+
+
+def test_where_answers_take_long_they_are_asked_after_later(
+    client: ModelClient, fake: FakeModel
+) -> None:
+    fake.delay_s = 1.2 * INQUIRE_S
+    crowd = 2 * USUAL_OF
+
+    def ask(_: int) -> None:
+        client.classify(PIXELS, CONTRACT, Terms(deadline=soon()))
+
+    with ThreadPoolExecutor(crowd) as threads:
+        list(threads.map(ask, range(crowd)))
+        assert len(fake.inquiries) == crowd
+        list(threads.map(ask, range(crowd)))
+    assert len(fake.inquiries) == crowd
 
 
 def test_a_restarted_broker_gets_the_request_again(

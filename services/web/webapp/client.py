@@ -2,9 +2,9 @@
 
 Rules:
 - A call ends at its deadline at the latest, with an answer or with an exception.
-- Silence is questioned. After INQUIRE_S without a word the broker is asked whether it still
-  has the request, and gets it again if not; so a broker that restarted or a frame that got
-  lost, in either direction, costs a moment and no request.
+- Silence is questioned. After INQUIRE_S without a word, or longer where answers take long just
+  now, the broker is asked whether it still has the request, and gets it again if not; so a broker
+  that restarted or a frame that got lost, in either direction, costs a moment and no request.
 - An answer to anything but the question at hand is dropped and counted.
 """
 
@@ -55,12 +55,18 @@ from wire.keys import PeerKeys
 
 INQUIRE_S: Final = 0.5
 """Silence that is worth a question: many times what a healthy answer takes."""
+INQUIRE_LATEST_S: Final = 2.0
+"""The same where answers take long just now: with 128 clients of one replica every request was
+asked after, for nothing."""
+USUAL_OF: Final = 16
+"""How long answers take just now goes by about so many of the last results."""
 VERDICT_S: Final = 0.05
 """The broker is given this much less time than there is, so that its own word on a missed
 deadline still arrives in time."""
-PEEK_S: Final = 0.1
-"""How often somebody who waits is looked after: soon enough to spare most of a wasted wait, and
-not a noticeable cost with every thread waiting."""
+PEEK_S: Final = 0.25
+"""How often somebody who waits is looked after: soon enough to spare most of a long wait, which is
+where it is worth something. Each look takes a thread through the interpreter: ten a second took a
+tenth of web's CPU time with 128 clients of one replica."""
 COLD_START_S: Final = 0.2
 """Pause between two questions for a contract while no replica has introduced itself."""
 
@@ -75,6 +81,7 @@ class ModelClient:
         is opened before the first call."""
         self._sockets = SocketPool(endpoint, keys)
         self._contracts: dict[str, Contract] = {}
+        self._usual_s = 0.0
         self.dropped = 0
         """Answers that came when their question was settled already, since the start."""
 
@@ -209,7 +216,7 @@ class ModelClient:
         self._contracts = {name: c for name, c in self._contracts.items() if c != contract}
 
     def close(self) -> None:
-        """Ends the calls under way as Unavailable, within INQUIRE_S, and frees all sockets."""
+        """Ends the calls under way as Unavailable, within PEEK_S, and frees all sockets."""
         self._sockets.close()
 
     def _ask(
@@ -234,18 +241,25 @@ class ModelClient:
         *payload: Buffer,
         left: Left,
     ) -> ToClient:
-        nudge = Inquire(id=question.id) if isinstance(question, Request) else question
+        nudge: FromClient = question
+        patience_s = INQUIRE_S
+        if isinstance(question, Request):
+            nudge = Inquire(id=question.id)
+            patience_s = min(INQUIRE_LATEST_S, max(INQUIRE_S, 3 * self._usual_s))
         _send(dealer, question, *payload)
-        now = time.monotonic()
-        next_nudge = now + INQUIRE_S
+        began = now = time.monotonic()
+        next_nudge = now + patience_s
         while now < deadline and not self._sockets.closing.is_set():
             pause = min(deadline - now, next_nudge - now, PEEK_S)
             if frames := _next_message(dealer, max(1, ceil(pause * 1000))):
-                next_nudge = time.monotonic() + INQUIRE_S
+                now = time.monotonic()
+                next_nudge = now + patience_s
                 reply = _understood(frames)
                 if reply is None or reply.id != question.id:
                     self.dropped += 1
                 elif not isinstance(reply, Unknown):
+                    if isinstance(reply, Result):
+                        self._note(now - began)
                     return reply
                 elif isinstance(question, Request):
                     text = "request %s got lost on its way and is sent again"
@@ -258,11 +272,16 @@ class ModelClient:
                 raise SenderLeft("The connection was closed.")
             now = time.monotonic()
             if now >= next_nudge:
-                next_nudge = now + INQUIRE_S
+                next_nudge = now + patience_s
                 _send(dealer, nudge)
         if isinstance(question, Request):
             _send(dealer, Cancel(id=question.id))
         raise Unavailable("The broker did not answer.")
+
+    def _note(self, took_s: float) -> None:
+        """A result came after ``took_s``. Threads may overwrite each other's, and one more or less
+        makes no difference."""
+        self._usual_s += (took_s - self._usual_s) / USUAL_OF
 
 
 def _budget_ms(deadline: float) -> int:

@@ -66,6 +66,11 @@ except (ConfigError, logs.LogError, tracing.TracingError) as error:
     logs.say(f"sightline: {error}", os.environ, alarming=True)
     sys.exit(CONFIG_STATUS)
 
+# Nobody interrupts another's work as soon as something comes for him: modelserver does the same.
+with suppress(AttributeError, OSError):
+    if os.sched_getscheduler(0) == os.SCHED_OTHER:
+        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+
 # The allocator gives every thread a part of its own, each of which keeps what an upload once took.
 with suppress(AttributeError, OSError):  # Another C library than glibc has no such thing.
     ctypes.CDLL(None).mallopt(M_ARENA_MAX, ARENAS)

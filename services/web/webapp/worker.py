@@ -133,6 +133,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             bytes_each=self.config.buffer_bytes // 2,
             bytes_all=self.config.buffer_bytes,
         )
+        self._limits = Limits.of(self.config).by_target()
         self._arriving: set[Connection] = set()
         self._delivering: set[Connection] = set()
         self._departing: set[Connection] = set()
@@ -165,7 +166,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self._await_request(connection, b"")
 
     def _await_request(self, connection: Connection, early: bytes) -> None:
-        framing = Framing(self.config.max_upload_bytes, Limits.of(self.config).by_target())
+        framing = Framing(self.config.max_upload_bytes, self._limits)
         connection.begin(framing, time.monotonic())
         if early:
             framing.feed(early)
