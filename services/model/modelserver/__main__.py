@@ -71,7 +71,7 @@ def _wait_politely() -> None:
     On busy cores it waits for a moment until its turn comes, finds more to do then, and less of
     what it needs gone from the core's cache: docs/performance.md has what that is worth.
     """
-    # There is no such thing but on Linux, and it may be forbidden; somebody may have chosen already.
+    # Only Linux has such a thing, it may be forbidden, and somebody may have chosen already.
     with contextlib.suppress(AttributeError, OSError):
         if os.sched_getscheduler(0) == os.SCHED_OTHER:
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
