@@ -15,6 +15,15 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 
 PYTHON_IMAGE = "python:3.12-slim-bookworm"
 MEGABYTE = 1_000_000
+POLICIES = """
+import os, pathlib
+parts = ("gunicorn", "imaging.child", "modelserver broker", "modelserver replica")
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    command = (process / "cmdline").read_bytes().replace(b"\\0", b" ").decode()
+    # The first is the engine's own init.
+    if any(part in command for part in parts) and int(process.name) not in (1, os.getpid()):
+        print(os.sched_getscheduler(int(process.name)))
+"""
 
 
 def test_the_photographs_are_as_right_as_without_containers(
@@ -56,6 +65,13 @@ def test_every_container_is_locked_down(project: Project) -> None:
     for service in ("web", "broker", "model"):
         [container] = project.containers(service)
         project.assert_locked_down(container)
+
+
+def test_no_container_is_kept_from_waiting_for_its_turn(project: Project) -> None:
+    for service in ("web", "broker", "model"):
+        [container] = project.containers(service)
+        policies = project.docker("exec", container, "python", "-c", POLICIES).split()
+        assert set(policies) == {str(os.SCHED_BATCH)}, service
 
 
 def test_only_web_is_reachable_and_only_from_this_machine(project: Project) -> None:
