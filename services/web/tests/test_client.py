@@ -92,7 +92,7 @@ def test_a_slow_request_is_asked_after_but_sent_once(client: ModelClient, fake: 
 def test_where_answers_take_long_they_are_asked_after_later(
     client: ModelClient, fake: FakeModel
 ) -> None:
-    fake.delay_s = 1.2 * INQUIRE_S
+    fake.delay_s = 1.6 * INQUIRE_S
     crowd = 2 * USUAL_OF
 
     def ask(_: int) -> None:

@@ -55,11 +55,13 @@ from wire.keys import PeerKeys
 
 INQUIRE_S: Final = 0.5
 """Silence that is worth a question: many times what a healthy answer takes."""
+INQUIRE_AFTER: Final = 3
+"""Where answers take long just now, it is so many times what they take: with 128 clients of one
+replica every request was asked after, for nothing."""
 INQUIRE_LATEST_S: Final = 2.0
-"""The same where answers take long just now: with 128 clients of one replica every request was
-asked after, for nothing."""
+"""But no longer than this, since a broker may have been restarted meanwhile."""
 USUAL_OF: Final = 16
-"""How long answers take just now goes by about so many of the last results."""
+"""What answers take just now goes by about so many of the last results."""
 VERDICT_S: Final = 0.05
 """The broker is given this much less time than there is, so that its own word on a missed
 deadline still arrives in time."""
@@ -245,14 +247,15 @@ class ModelClient:
         patience_s = INQUIRE_S
         if isinstance(question, Request):
             nudge = Inquire(id=question.id)
-            patience_s = min(INQUIRE_LATEST_S, max(INQUIRE_S, 3 * self._usual_s))
+            patience_s = min(INQUIRE_LATEST_S, max(INQUIRE_S, INQUIRE_AFTER * self._usual_s))
         _send(dealer, question, *payload)
         began = now = time.monotonic()
         next_nudge = now + patience_s
         while now < deadline and not self._sockets.closing.is_set():
             pause = min(deadline - now, next_nudge - now, PEEK_S)
-            if frames := _next_message(dealer, max(1, ceil(pause * 1000))):
-                now = time.monotonic()
+            frames = _next_message(dealer, max(1, ceil(pause * 1000)))
+            now = time.monotonic()
+            if frames:
                 next_nudge = now + patience_s
                 reply = _understood(frames)
                 if reply is None or reply.id != question.id:
@@ -270,7 +273,6 @@ class ModelClient:
                 if isinstance(question, Request):
                     _send(dealer, Cancel(id=question.id))
                 raise SenderLeft("The connection was closed.")
-            now = time.monotonic()
             if now >= next_nudge:
                 next_nudge = now + patience_s
                 _send(dealer, nudge)
