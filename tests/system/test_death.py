@@ -172,9 +172,10 @@ def test_a_second_broker_on_the_same_ports_stops_and_disturbs_nobody(
 
 
 def test_a_stopped_replica_costs_no_request(service: Service, load: Load) -> None:
-    """SIGSTOP: the connection stands, and nobody is behind it."""
+    """SIGSTOP: the connection stands, and nobody is behind it. That its batch then takes longer
+    than an engine may is no hang."""
     service.start_broker()
-    _name, frozen = service.start_replica()
+    _name, frozen = service.start_replica(MODEL_EXECUTION_MS="1500")
     service.start_replica()
     service.start_web()
     service.await_replicas(2)

@@ -5,6 +5,7 @@ Outcome comes back through the mailbox.
 """
 
 import logging
+import math
 import os
 import queue
 import threading
@@ -52,6 +53,7 @@ class EngineThreads:
         ]
         self._started: list[float] = []
         """When the batches were handed over that are on their way, the oldest first."""
+        self._returned = -math.inf
 
     def start(self) -> None:
         """Begin to take batches."""
@@ -86,7 +88,11 @@ class EngineThreads:
 
     def busy_seconds(self, now: float) -> float | None:
         """For how long the oldest batch has been on its way; None when there is none."""
-        return now - self._started[0] if self._started else None
+        return now - max(self._started[0], self._returned) if self._started else None
+
+    def returned(self, now: float) -> None:
+        """This process was away until ``now``, and the engine with it: no batch took so long."""
+        self._returned = now
 
     def _run(self) -> None:
         while (given := self._inbox.get()) is not None:

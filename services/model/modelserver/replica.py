@@ -7,7 +7,8 @@ Rules:
 - READY is said only with empty hands, so credit means the same on both sides. A broker that
   asks for an introduction knows nothing of what is held here: it is forgotten first.
 - Nothing heard for SILENCE_S: the broker may be a new one, so READY is said again.
-- An engine that hangs cannot be helped from here: the process ends and is started anew.
+- An engine that hangs cannot be helped from here: the process ends and is started anew. Time in
+  which this process was stopped is not the engine's.
 """
 
 import logging
@@ -63,6 +64,9 @@ log = logging.getLogger("Replica")
 SILENCE_S: Final = 1.5
 """Six pings of the broker."""
 POLL_MS: Final = 100
+AWAY_S: Final = 1.0
+"""Between two turns of the loop, which are POLL_MS apart at most: this process was stopped, or
+starved, as in a container that is paused."""
 BATCHES_AT_HAND: Final = 1
 """Besides those in the engine, so that it never waits for the network."""
 BURST: Final = 64
@@ -141,8 +145,12 @@ class Replica:
         poller = zmq.Poller()
         for source in (broker, self._outcomes.fileno(), self._decoded.fileno()):
             poller.register(source, zmq.POLLIN)
+        now = time.monotonic()
         while not self._released:
             readable = dict(poller.poll(POLL_MS))
+            before, now = now, time.monotonic()
+            if now - before > AWAY_S:
+                self._engine.returned(now)
             if self._outcomes.fileno() in readable:
                 for outcome in self._outcomes.take():
                     self._engine.finished(outcome)
@@ -159,7 +167,6 @@ class Replica:
                         self._say(broker, decoded)
             if broker in readable:
                 self._hear(broker)
-            now = time.monotonic()
             self._feed_engine(broker, now)
             self._keep_in_touch(broker, now)
 
