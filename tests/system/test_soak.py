@@ -1,10 +1,8 @@
 """The soak: it passes on a service that does not grow, and it sees one that does."""
 
-import os
 import re
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -63,20 +61,33 @@ def test_a_few_samples_are_not_judged() -> None:
         judge(samples(*([USE] * (FEWEST - 1))), tolerance=0.01)
 
 
-def test_what_this_process_takes_is_measured() -> None:
-    # Decoders that other tests keep are processes of this one, and are measured with it.
-    me = Process("me", os.getpid())
-    before = measure({"me": os.getpid()})[me]
-    hoard = bytearray(os.urandom(1024)) * 50_000
-    thread = threading.Thread(target=(stop := threading.Event()).wait)
-    thread.start()
-    with open(os.devnull) as opened:
-        after = measure({"me": os.getpid()})[me]
-    stop.set()
-    thread.join()
-    assert after.pss_kib - before.pss_kib > 0.9 * len(hoard) / 1024
+GROWING = """
+import os, threading
+def await_line(): print(flush=True); input()
+await_line()
+hoard = bytearray(os.urandom(1024)) * 50_000
+thread = threading.Thread(target=threading.Event().wait, daemon=True)
+thread.start()
+opened = open(os.devnull)
+await_line()
+"""
+
+
+def test_what_a_process_takes_is_measured() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", GROWING], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as grows:
+        assert grows.stdin and grows.stdout
+        uses = []
+        for _ in range(2):
+            grows.stdout.readline()
+            [use] = measure({"grows": grows.pid}).values()
+            uses.append(use)
+            grows.stdin.write(b"\n")
+            grows.stdin.flush()
+    before, after = uses
+    assert 0.9 * 50_000 < after.pss_kib - before.pss_kib < 1.1 * 50_000
     assert (after.descriptors, after.threads) == (before.descriptors + 1, before.threads + 1)
-    assert opened.closed
 
 
 def test_turns_come_at_a_constant_rate() -> None:
