@@ -277,7 +277,8 @@ def test_a_phone_has_a_camera_and_needs_no_scrolling_sideways(
         for target in visit.page.locator(".upload label, .remove, .clear").all():
             box = target.bounding_box()
             assert box is not None
-            assert min(box["width"], box["height"]) >= 44, "too small for a thumb"
+            # The browser tells the difference of two 32-bit floats: 44 may be 43.99998.
+            assert round(min(box["width"], box["height"]), 2) >= 44, "too small for a thumb"
         visit.check()
 
 
