@@ -77,7 +77,8 @@ def test_what_a_process_takes_is_measured() -> None:
     with subprocess.Popen(
         [sys.executable, "-c", GROWING], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as grows:
-        assert grows.stdin and grows.stdout
+        assert grows.stdin
+        assert grows.stdout
         uses = []
         for _ in range(2):
             grows.stdout.readline()
