@@ -1,18 +1,22 @@
-"""A decoder process: takes files from its pool one by one and gives pixels back.
+"""A decoder process: takes files from its pool's line one by one and gives pixels back.
 
-Run by `DecoderPool` as ``python -m imaging.child MEMORY_BYTES`` with a socket as standard input.
+Run by `DecoderPool` as ``python -m imaging.child MEMORY_BYTES`` with the line (see `channel`) as
+standard input. It says on its standard output that it is ready.
 
 Rules:
 - It takes its limits upon itself before the first file and cannot lift them.
-- It ends when its socket does, so it outlives no parent, however that ends.
+- It ends when the line does, so it outlives no parent, however that ends.
 - It keeps nothing from one file to the next, and has nothing to give away: no environment, no
-  open file but the socket and the error output.
+  open file but the line, the output and a job's socket.
+- A job for which nobody waits any more is not begun.
 """
 
+import os
 import resource
 import signal
 import socket
 import sys
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -45,12 +49,13 @@ def limit(memory_bytes: int) -> None:
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
-def serve(sock: socket.socket) -> None:
-    """Answers job after job until the other side is gone."""
-    with suppress(EOFError, ConnectionError):
-        channel.send(sock, b"")
-        while True:
-            channel.send(sock, *answer(*channel.receive(sock)))
+def serve(jobs: socket.socket) -> None:
+    """Answers job after job until the pool is gone."""
+    pid = os.getpid()
+    while (job := channel.take_from_line(jobs)) is not None:
+        with job, suppress(EOFError, ConnectionError):
+            channel.take(job, channel.Taken(pid, time.monotonic()))
+            channel.send(job, *answer(*channel.receive(job)))
 
 
 def answer(head: bytes, data: bytes) -> tuple[bytes, ...]:
@@ -70,5 +75,6 @@ def answer(head: bytes, data: bytes) -> tuple[bytes, ...]:
 
 if __name__ == "__main__":
     limit(int(sys.argv[1]))
-    with socket.socket(fileno=0) as pool:
-        serve(pool)
+    with socket.socket(fileno=sys.stdin.fileno()) as line:
+        os.write(sys.stdout.fileno(), b"\n")
+        serve(line)

@@ -2,26 +2,26 @@
 
 Rules:
 - A hostile file costs at the worst its own request: a child that takes too long is killed, one
-  that dies is replaced, and the next request finds a fresh one.
+  that dies is replaced, and the others' pictures wait for the next child that is free.
 - A child is a new interpreter and no fork, so that a pool may live in a process with threads.
-- One child works for one thread at a time. Who finds none free waits, but not for ever.
-- A child that comes free goes to whoever has waited longest, and not to a thread that comes just
-  before that one wakes: with 32 threads and two children such threads made the slowest hundredth
-  take more than twice as long as most.
+- Children take pictures from one line (`channel`), in the order in which they came. A thread puts
+  its picture there and wakes when the pixels are there. Meanwhile it looks around now and then:
+  whether its time is over, and whether a child has died.
 - The pool belongs to the process that first used it: construct it before a fork if you like,
   but start it after.
 """
 
 import logging
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
-from collections import deque
 from contextlib import suppress
+from functools import partial
 from typing import Final, Self
 
 import msgspec
@@ -41,8 +41,15 @@ TIMEOUT_S: Final = 10.0
 START_TIMEOUT_S: Final = 30.0
 """Ample: a child takes about 0.1 s to start, more where all cores are busy."""
 
+LOOK_S: Final = 0.5
+"""How often a thread that waits looks around. Half a second late to see that a child has died is
+soon enough; looking costs the other threads the interpreter."""
+_REMEMBERED: Final = 1000
+"""Children that have ended, of which it is still known how."""
+
 _SHUT_DOWN: Final = "The decoders are shut down."
 _TOO_LATE: Final = "Too little time was left to decode the picture."
+_NO_START: Final = "A decoder process does not start; its error output says why."
 
 _pack: Final = msgspec.msgpack.Encoder().encode
 _unpack: Final = msgspec.msgpack.Decoder(channel.Done | channel.Refused).decode
@@ -60,8 +67,7 @@ class DecoderPool:
         """Nothing is started yet.
 
         Args:
-            size: How many pictures are decoded at a time. More than cores gain as much as it takes
-                until a child that is through gets another picture.
+            size: How many pictures are decoded at a time.
             memory_bytes: What a child may take on top of what it starts with.
             timeout_s: How long the decoding of one picture may take.
         """
@@ -70,9 +76,12 @@ class DecoderPool:
         self._timeout_s = timeout_s
         self._log = logging.getLogger(type(self).__name__)
         self._lock = threading.Lock()
-        self._line: deque[_Turn] = deque()  # Empty while a child is idle.
-        self._children: set[_Child] = set()
-        self._idle: list[_Child] = []  # A stack: the child used last has the warmest memory.
+        self._line: tuple[socket.socket, socket.socket] | None = None
+        self._children: dict[int, _Child] = {}
+        self._ended: dict[int, int] = {}
+        """Exit statuses of children that are gone, by pid, the latest last."""
+        self._tickets: list[_Ticket] = []  # A stack: the one used last has the warmest memory.
+        self._waiting: set[_Ticket] = set()
         self._owner: int | None = None
         self._closed = False
 
@@ -90,16 +99,16 @@ class DecoderPool:
             Busy: They do not start. The pool is closed then.
         """
         deadline = time.monotonic() + START_TIMEOUT_S
-        ready: list[_Child] = []
         try:
-            while len(ready) < self._size:
-                ready.append(self._take(deadline))
+            with self._lock:
+                self._fill()
+                children = list(self._children.values())
+            for child in children:
+                if not child.is_ready(max(0.0, deadline - time.monotonic())):
+                    raise Busy(_NO_START)
         except Busy:
             self.close()
             raise
-        finally:
-            for child in ready:
-                self._put_back(child)
 
     def prepare(
         self,
@@ -125,32 +134,22 @@ class DecoderPool:
             Busy: No child came free in time, or too late to decode the picture.
         """
         admit(data)
-        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
-        child = self._take(deadline)
-        limit_s = self._timeout_s
-        if timeout_s is not None:
-            limit_s = min(limit_s, deadline - time.monotonic())
-        if limit_s <= 0:
-            self._put_back(child)
-            raise Busy(_TOO_LATE)
+        began = time.monotonic()
+        deadline = began + (self._timeout_s if timeout_s is None else timeout_s)
+        job = channel.Job(contract, preview, facts, self._timeout_s)
+        ticket, line = self._join()
         try:
-            answer, body = child.ask(channel.Job(contract, preview, facts, limit_s), data)
-        except Lost:
-            self._discard(child)
-            left_s = None if timeout_s is None else deadline - time.monotonic()
-            return self.prepare(data, contract, preview=preview, facts=facts, timeout_s=left_s)
-        except TimeoutError:
-            self._discard(child)
-            if limit_s < self._timeout_s:
-                raise Busy(_TOO_LATE) from None
-            raise too_expensive("time") from None
-        except (EOFError, OSError):
-            raise self._blame(self._discard(child)) from None
-        except BaseException:
-            # The thread itself was interrupted, and the answer is still to come.
-            self._discard(child)
+            ticket.wait_at_most(deadline - began)
+            answer, body = ticket.ask(
+                line, job, data, look=partial(self._look, ticket, deadline, timeout_s is not None)
+            )
+        except BaseException as error:
+            # Whatever may still come for it is for nobody.
+            self._part_with(ticket)
+            if isinstance(error, (EOFError, OSError)):
+                raise Busy(_SHUT_DOWN if self._closed else f"No decoder hears: {error}.") from error
             raise
-        self._put_back(child)
+        self._put_back(ticket)
         if isinstance(answer, channel.Refused):
             raise errors.BY_NAME[answer.kind](answer.detail, answer.remedy)
         return Prepared(
@@ -167,181 +166,219 @@ class DecoderPool:
         """Ends and reaps all children; threads that wait for one get `Busy`. May be repeated."""
         with self._lock:
             self._closed = True
-            children = list(self._children) if self._owner == os.getpid() else []
-            idle = list(self._idle)
-            while self._line:
-                self._line.popleft().give(None)
-        for child in children:
-            child.kill()
-        # The others are in the hands of threads, which notice and close them.
-        for child in idle:
-            child.close()
+            if self._owner != os.getpid():
+                return
+            for child in self._children.values():
+                child.end()
+            self._children.clear()
+            for ticket in self._waiting:
+                ticket.wake()
+            while self._tickets:
+                self._tickets.pop().close()
+            if self._line is not None:
+                for end in self._line:
+                    end.close()
+                self._line = None
 
-    def _take(self, deadline: float) -> "_Child":
-        """A child for the calling thread alone, alive and ready for a job."""
-        child = self._next(deadline)
-        try:
-            child.wait_ready(deadline)
-        except TimeoutError:
-            self._put_back(child)
-            raise Busy("No decoder process started in time.") from None
-        except (EOFError, OSError):
-            self._discard(child)
-            raise Busy("A decoder process does not start; its error output says why.") from None
-        return child
-
-    def _next(self, deadline: float) -> "_Child":
+    def _join(self) -> "tuple[_Ticket, socket.socket]":
+        """A ticket for the calling thread alone, and the line to put it in."""
         with self._lock:
-            if self._closed:
+            # The first time, or after a fork.
+            if self._owner != os.getpid():
+                self._fill()
+            if self._line is None:
                 raise Busy(_SHUT_DOWN)
+            ticket = self._tickets.pop() if self._tickets else _Ticket()
+            self._waiting.add(ticket)
+            return ticket, self._line[0]
+
+    def _put_back(self, ticket: "_Ticket") -> None:
+        with self._lock:
+            self._waiting.discard(ticket)
+            if not self._closed:
+                self._tickets.append(ticket)
+                return
+        ticket.close()
+
+    def _part_with(self, ticket: "_Ticket") -> None:
+        with self._lock:
+            self._waiting.discard(ticket)
+        ticket.close()
+
+    def _look(self, ticket: "_Ticket", deadline: float, urgent: bool) -> None:
+        """What a thread does whose ``ticket`` has brought nothing for a while: it gives up, or
+        goes on waiting. ``urgent`` says that its caller has set the deadline.
+
+        Raises:
+            ImageError: The picture has ended its child, or will not be ready in time.
+            Busy: Somebody else's fault.
+        """
+        now = time.monotonic()
+        pid, since = ticket.taken
+        with self._lock:
             try:
                 self._fill()
-            except OSError as error:
-                raise Busy("No decoder process can be started.") from error
-            if self._idle:
-                return self._idle.pop()
-            turn = _Turn()
-            self._line.append(turn)
-        try:
-            turn.wait(deadline - time.monotonic())
-        finally:
-            with self._lock:
-                if not turn.has_come:
-                    self._line.remove(turn)
-        if not turn.has_come:
-            raise Busy(f"None of {self._size} decoders came free in time.")
-        if turn.child is None:
-            raise Busy(_SHUT_DOWN)
-        return turn.child
-
-    def _put_back(self, child: "_Child") -> None:
-        with self._lock:
-            if not self._closed:
-                self._give(child)
-                return
-        child.close()
-
-    def _give(self, child: "_Child") -> None:
-        """Under the lock: ``child`` is free."""
-        if self._line:
-            self._line.popleft().give(child)
-        else:
-            self._idle.append(child)
-
-    def _discard(self, child: "_Child") -> int:
-        """Replaces a child that is of no more use; the exit status of its process."""
-        status = child.close()
-        with self._lock:
-            self._children.discard(child)
-            # Where this fails, the next request tries again.
-            with suppress(OSError):
+            except Busy:
+                # Those that there are may do.
+                if not pid or self._closed:
+                    raise
+            status = self._ended.get(pid)
+        if not pid:
+            if now >= deadline:
+                raise Busy(f"None of {self._size} decoders came free in time.")
+            ticket.wait_at_most(deadline - now)
+            return
+        if status is not None and not ticket.brings_more():
+            raise _blame(status)
+        limit = since + self._timeout_s
+        if urgent:
+            limit = min(limit, deadline)
+        if now >= limit:
+            with self._lock, suppress(Busy):
+                if pid in self._children:
+                    self._bury(self._children[pid])
                 self._fill()
-        self._log.info("decoder process %d ended with status %d", child.pid, status)
-        return status
+            if limit == deadline:
+                raise Busy(_TOO_LATE)
+            raise too_expensive("time")
+        ticket.wait_at_most(limit - now)
 
     def _fill(self) -> None:
-        """Starts as many children as are missing; they get ready by themselves."""
-        if self._owner is None:
+        """Under the lock: replaces children that have ended. They get ready by themselves."""
+        if self._closed:
+            raise Busy(_SHUT_DOWN)
+        if self._line is None:
             self._owner = os.getpid()
+            self._line = channel.line(LOOK_S)
         elif self._owner != os.getpid():
             raise RuntimeError("start a DecoderPool after the fork, not before")
-        while len(self._children) < self._size and not self._closed:
-            child = _spawn(self._memory_bytes)
-            self._children.add(child)
-            self._give(child)
+        failed = False
+        for child in list(self._children.values()):
+            if child.has_ended:
+                failed = failed or not child.is_ready()
+                self._bury(child)
+        try:
+            while len(self._children) < self._size:
+                child = _Child(self._memory_bytes, self._line[1])
+                self._children[child.pid] = child
+                self._ended.pop(child.pid, None)
+        except OSError as error:
+            raise Busy("No decoder process can be started.") from error
+        if failed:
+            raise Busy(_NO_START)
 
-    def _blame(self, status: int) -> ImageError | Busy:
-        """Why a child died with ``status`` in the middle of a picture."""
-        if self._closed:
-            return Busy(_SHUT_DOWN)
-        if status == -signal.SIGKILL:  # Not from here: the kernel, short of memory.
-            return too_expensive("memory")
-        return Damaged("This picture makes its decoder crash.", errors.SAVE_AGAIN)
+    def _bury(self, child: "_Child") -> None:
+        """Under the lock: ends a child that is of no more use."""
+        self._ended[child.pid] = status = child.end()
+        del self._children[child.pid]
+        if len(self._ended) > _REMEMBERED:
+            del self._ended[next(iter(self._ended))]
+        self._log.info("decoder process %d ended with status %d", child.pid, status)
 
 
-class _Turn:
-    """A thread's place in the line for a child."""
+class _Ticket:
+    """A thread's place in the line, and where its pixels come; for one picture at a time.
+
+    Two connected sockets: the child that takes the job gets a copy of the far one.
+    """
 
     def __init__(self) -> None:
-        self.has_come = False
-        self.child: _Child | None = None
-        """None, when it has come, where there will be no child any more."""
-        self._bell = threading.Lock()
-        self._bell.acquire()
+        self._near, self._far = socket.socketpair()
+        self._beginning = bytearray(channel.BEGINNING)
+        self._wait_s = 0.0
 
-    def wait(self, limit_s: float) -> None:
-        """Until it comes, or for so long."""
-        self._bell.acquire(timeout=max(0.0, limit_s))
+    @property
+    def taken(self) -> channel.Taken:
+        """Which child has the job."""
+        return channel.taken(self._beginning)
 
-    def give(self, child: "_Child | None") -> None:
-        """It comes."""
-        self.child = child
-        self.has_come = True
-        self._bell.release()
+    def wait_at_most(self, seconds: float) -> None:
+        """The next look is to come after that, or LOOK_S."""
+        # Zero would mean no limit.
+        wait_s = min(max(seconds, 1e-6), LOOK_S)
+        if wait_s != self._wait_s:
+            channel.limit(self._near, wait_s)
+            self._wait_s = wait_s
 
+    def ask(
+        self, line: socket.socket, job: channel.Job, data: bytes, look: channel.Look
+    ) -> tuple[channel.Done | channel.Refused, bytes]:
+        """What a child makes of the file in ``data``, and the bytes that belong to it.
 
-class Lost(Exception):
-    """A child is gone, and nobody knows since when."""
+        Raises:
+            EOFError, OSError: The line is closed.
+        """
+        self._beginning[:] = bytes(channel.BEGINNING)
+        channel.put_in_line(line, self._far, look)
+        channel.send(self._near, _pack(job), data, look=look)
+        head, body = channel.receive_answer(self._near, self._beginning, look)
+        return _unpack(head), body
+
+    def brings_more(self) -> bool:
+        """There is something of the answer that was not read."""
+        try:
+            return bool(self._near.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except BlockingIOError:
+            return False
+
+    def wake(self) -> None:
+        """Whoever waits with it gets EOFError."""
+        with suppress(OSError):
+            self._near.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """No answer is taken any more."""
+        self._near.close()
+        self._far.close()
 
 
 class _Child:
-    """The pool's end of one decoder process."""
+    """One decoder process."""
 
-    def __init__(self, process: subprocess.Popen[bytes], sock: socket.socket) -> None:
-        self._process = process
-        self._sock = sock
-        self._ready = False
+    def __init__(self, memory_bytes: int, line: socket.socket) -> None:
+        """Starts it.
+
+        Raises:
+            OSError: It cannot be started.
+        """
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "imaging.child", str(memory_bytes)],
+            stdin=line.fileno(),
+            stdout=subprocess.PIPE,
+            env=_environment(),
+            # Out of the terminal's reach: Ctrl-C is for the parent to handle.
+            process_group=0,
+        )
+        assert self._process.stdout is not None
+        self._output = self._process.stdout
 
     @property
     def pid(self) -> int:
         return self._process.pid
 
-    def wait_ready(self, deadline: float) -> None:
-        if not self._ready:
-            channel.receive(self._sock, deadline)
-            self._ready = True
+    @property
+    def has_ended(self) -> bool:
+        return self._process.poll() is not None
 
-    def ask(self, job: channel.Job, data: bytes) -> tuple[channel.Done | channel.Refused, bytes]:
-        """The child's answer, within the job's own limit or TimeoutError.
+    def is_ready(self, within_s: float = 0.0) -> bool:
+        """Whether it has said so; that stays in the pipe, for whoever asks again."""
+        poll = select.poll()
+        poll.register(self._output, select.POLLIN)
+        return any(events & select.POLLIN for _, events in poll.poll(within_s * 1000))
 
-        Raises:
-            Lost: It died between two pictures, for which neither is to blame.
-            EOFError, OSError: It died of this one.
-        """
-        deadline = time.monotonic() + job.limit_s
-        try:
-            channel.send(self._sock, _pack(job), data, deadline=deadline)
-        except ConnectionError:
-            raise Lost from None
-        head, body = channel.receive(self._sock, deadline)
-        return _unpack(head), body
-
-    def kill(self) -> int:
+    def end(self) -> int:
         """The exit status of the process, which is its own where it has ended by itself."""
         self._process.kill()
-        return self._process.wait()
-
-    def close(self) -> int:
-        self._sock.close()
-        return self.kill()
+        status = self._process.wait()
+        self._output.close()
+        return status
 
 
-def _spawn(memory_bytes: int) -> _Child:
-    ours, theirs = socket.socketpair()
-    with theirs:
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "imaging.child", str(memory_bytes)],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                env=_environment(),
-                # Out of the terminal's reach: Ctrl-C is for the parent to handle.
-                process_group=0,
-            )
-        except BaseException:
-            ours.close()
-            raise
-    return _Child(process, ours)
+def _blame(status: int) -> ImageError:
+    """Why a child ended with ``status`` in the middle of a picture."""
+    if status == -signal.SIGKILL:  # Not from here: the kernel, short of memory.
+        return too_expensive("memory")
+    return Damaged("This picture makes its decoder crash.", errors.SAVE_AGAIN)
 
 
 def _environment() -> dict[str, str]:

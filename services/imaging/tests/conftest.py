@@ -53,7 +53,7 @@ def encode() -> Encode:
     return encode
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def build_png() -> BuildPng:
     """Builds a PNG from its header and its pixels, whether or not they belong together."""
 

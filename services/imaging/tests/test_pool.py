@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
@@ -65,29 +66,48 @@ def kill(pid: int, number: int = signal.SIGKILL) -> None:
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
 
 
+def stop(pid: int) -> None:
+    """Has a child stand still, and returns when it does."""
+    os.kill(pid, signal.SIGSTOP)
+    os.waitid(os.P_PID, pid, os.WSTOPPED | os.WNOWAIT)
+
+
 @pytest.fixture
 def small(encode, flag):
     return encode(flag, "PNG")
 
 
-@pytest.fixture
-def held(pool, small, contract):
+@pytest.fixture(scope="module")
+def large(build_png):
+    """It takes a while."""
+    return build_png(7000, 7000, bytes(7000 * 21_001))
+
+
+def ticks(pid: int) -> int:
+    """CPU time of a process, in hundredths of a second."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+@contextmanager
+def stopped_over(picture, pool, contract, **options):
     """A pool whose only child stands still in the middle of a picture.
 
     Gives the child's number and the thread's future.
     """
     [child] = children()
-    os.kill(child, signal.SIGSTOP)
+    before = ticks(child)
     with ThreadPoolExecutor(1) as threads:
-        future = threads.submit(pool.prepare, small, contract)
-
-        def taken() -> bool:
-            with pytest.raises(Busy) as busy:
-                pool.prepare(small, contract, timeout_s=0)
-            return "came free" in str(busy.value)
-
-        until(taken)
+        future = threads.submit(pool.prepare, picture, contract, **options)
+        until(lambda: ticks(child) > before + 2)
+        stop(child)
         yield child, future
+
+
+@pytest.fixture
+def held(pool, large, contract):
+    with stopped_over(large, pool, contract) as both:
+        yield both
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF"])
@@ -164,28 +184,46 @@ def test_without_a_start_the_first_picture_starts_the_children(small, contract):
         pool.close()
 
 
-def test_a_picture_that_takes_too_long_costs_only_itself(small, contract):
+def test_a_picture_that_takes_too_long_costs_only_itself(large, small, contract):
     with DecoderPool(1, timeout_s=1.0) as pool:
-        [child] = children()
-        os.kill(child, signal.SIGSTOP)
-        with pytest.raises(TooExpensive, match="too much time"):
-            pool.prepare(small, contract)
-        pool.start()
-        assert pool.prepare(small, contract) == prepare(small, contract)
+        with stopped_over(large, pool, contract) as (child, future):
+            waiting = pool.prepare(small, contract, timeout_s=DEADLINE_S)
+            with pytest.raises(TooExpensive, match="too much time"):
+                future.result(DEADLINE_S)
+        assert waiting == pool.prepare(small, contract) == prepare(small, contract)
         assert child not in children()
         assert len(children()) == 1
 
 
-def test_a_caller_without_time_does_not_blame_the_picture(pool, small, contract):
-    [child] = children()
-    os.kill(child, signal.SIGSTOP)
-    with pytest.raises(Busy, match="Too little time"):
-        pool.prepare(small, contract, timeout_s=0.1)
+def test_a_caller_without_time_does_not_blame_the_picture(pool, large, small, contract):
+    with (
+        stopped_over(large, pool, contract, timeout_s=1.0) as (_, future),
+        pytest.raises(Busy, match="Too little time"),
+    ):
+        future.result(DEADLINE_S)
     assert pool.prepare(small, contract) == prepare(small, contract)
 
 
-def test_a_picture_that_takes_too_much_memory_costs_only_itself(build_png, small, contract):
-    large = build_png(5000, 5000, bytes(5000 * 15_001))
+def test_a_child_that_stands_still_has_nobodys_picture(encode, flag, contract):
+    picture = encode(flag, "PNG")
+    with DecoderPool(2) as pool, ThreadPoolExecutor(4) as threads:
+        stop(children()[0])
+        answers = threads.map(lambda _: pool.prepare(picture, contract), range(8))
+        assert set(answers) == {prepare(picture, contract)}
+
+
+def test_a_picture_that_nobody_waits_for_is_not_decoded(held, pool, large, small, contract):
+    child, future = held
+    with pytest.raises(Busy):
+        pool.prepare(large, contract, timeout_s=0.05)
+    os.kill(child, signal.SIGCONT)
+    future.result(DEADLINE_S)
+    once = ticks(child)
+    pool.prepare(small, contract)
+    assert ticks(child) < 1.5 * once
+
+
+def test_a_picture_that_takes_too_much_memory_costs_only_itself(large, small, contract):
     with DecoderPool(1, memory_bytes=48 * 2**20) as pool:
         before = children()
         with pytest.raises(TooExpensive, match="too much memory"):
@@ -206,11 +244,13 @@ def test_a_photo_of_12_megapixels_is_never_unpacked_in_full(encode, contract):
 )
 def test_a_child_that_dies_over_a_picture_is_replaced(held, pool, small, contract, number, error):
     child, future = held
-    os.kill(child, number)
-    os.kill(child, signal.SIGCONT)
-    with pytest.raises(error):
-        future.result(DEADLINE_S)
-    assert pool.prepare(small, contract) == prepare(small, contract)
+    with ThreadPoolExecutor(3) as threads:
+        waiting = [threads.submit(pool.prepare, small, contract) for _ in range(3)]
+        kill(child, number)
+        with pytest.raises(error):
+            future.result(DEADLINE_S)
+        for other in waiting:
+            assert other.result(DEADLINE_S) == prepare(small, contract)
     assert child not in children()
 
 
@@ -221,33 +261,30 @@ def test_a_child_that_dies_between_pictures_is_replaced(pool, small, contract):
     assert child not in children()
 
 
-def test_who_waits_for_a_child_in_vain_hears_that_all_are_busy(held, pool, small, contract):
+def test_who_waits_for_a_child_in_vain_hears_that_all_are_busy(held, pool, large, small, contract):
     child, future = held
     with pytest.raises(Busy, match="None of 1 decoders came free"):
         pool.prepare(small, contract, timeout_s=0.05)
     os.kill(child, signal.SIGCONT)
-    assert future.result(DEADLINE_S) == prepare(small, contract)
+    assert future.result(DEADLINE_S) == prepare(large, contract)
     assert children() == [child]
 
 
-def test_an_interrupted_thread_leaves_no_answer_to_the_next(encode, contract):
+def test_an_interrupted_thread_leaves_no_answer_to_the_next(pool, large, small, contract):
     class Interrupt(BaseException):
         pass
 
     def interrupt(*_):
         raise Interrupt
 
-    red, blue = (encode(Image.new("RGB", (40, 40), name), "PNG") for name in ("red", "blue"))
-    with DecoderPool(1) as pool:
-        os.kill(children()[0], signal.SIGSTOP)
-        before = signal.signal(signal.SIGALRM, interrupt)
-        try:
-            signal.setitimer(signal.ITIMER_REAL, 0.1)
-            with pytest.raises(Interrupt):
-                pool.prepare(red, contract)
-        finally:
-            signal.signal(signal.SIGALRM, before)
-        assert pool.prepare(blue, contract) == prepare(blue, contract)
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(Interrupt):
+            pool.prepare(large, contract)
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert pool.prepare(small, contract) == prepare(small, contract)
 
 
 def test_closing_ends_who_works_and_who_waits(held, pool, small, contract):
@@ -362,18 +399,24 @@ print("fine", flush=True)
     assert process.returncode == 0
 
 
-def test_a_child_ends_itself_when_nobody_is_left_to_stop_it(build_png, contract):
-    large = build_png(7000, 7000, bytes(7000 * 21_001))
+def test_a_child_ends_itself_when_nobody_is_left_to_stop_it(large, contract):
+    near, far = channel.line(wait_s=DEADLINE_S)
     ours, theirs = socket.socketpair()
     command = [sys.executable, "-m", "imaging.child", str(2**30)]
     environment = {"PYTHONPATH": os.pathsep.join(sys.path)}
-    with ours, subprocess.Popen(command, stdin=theirs.fileno(), env=environment) as process:
-        theirs.close()
-        deadline = time.monotonic() + DEADLINE_S
-        channel.receive(ours, deadline)
+    with (
+        near,
+        ours,
+        subprocess.Popen(
+            command, stdin=far.fileno(), stdout=subprocess.DEVNULL, env=environment
+        ) as process,
+    ):
+        far.close()
         # The second of grace less than nothing at all.
         job = channel.Job(contract, preview=False, facts=False, limit_s=-0.99)
-        channel.send(ours, msgspec.msgpack.encode(job), large, deadline=deadline)
+        channel.put_in_line(near, theirs, look=pytest.fail)
+        theirs.close()
+        channel.send(ours, msgspec.msgpack.encode(job), large)
         with pytest.raises(EOFError):
-            channel.receive(ours, deadline)
+            channel.receive_answer(ours, bytearray(channel.BEGINNING), look=pytest.fail)
         assert process.wait(DEADLINE_S) == -signal.SIGALRM

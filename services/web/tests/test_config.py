@@ -16,8 +16,8 @@ def test_values_become_what_the_setting_is() -> None:
     assert (config.port, config.model, config.deadline_ms) == (81, "m", 500)
 
 
-@pytest.mark.parametrize(("cpus", "decoders"), [(1, 2), (2, 3), (3, 5), (8, 12), (192, 256)])
-def test_there_are_three_decoders_for_two_cpus(cpus: int, decoders: int) -> None:
+@pytest.mark.parametrize(("cpus", "decoders"), [(1, 2), (2, 2), (3, 3), (192, 192), (400, 256)])
+def test_there_is_a_decoder_for_each_cpu_and_two_at_least(cpus: int, decoders: int) -> None:
     assert decoders_for(cpus) == decoders
     assert Config.from_env({"WEB_DECODERS": str(decoders)}).decoders == decoders
 

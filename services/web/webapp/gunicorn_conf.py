@@ -37,7 +37,8 @@ CONFIG_STATUS: Final = 78
 MAX_CONNECTIONS: Final = 4096
 """Idle ones and those of slow senders included: each costs a descriptor and a few kilobytes."""
 DESCRIPTORS_ASIDE: Final = 256
-"""For everything but connections: decoders, a socket a thread, libzmq's own."""
+"""For everything but connections and threads: decoders, libzmq's own. A thread has four, two for
+the broker and two for a decoder."""
 M_ARENA_MAX: Final = -8
 """mallopt(3)"""
 ARENAS: Final = 2
@@ -46,7 +47,7 @@ ARENAS: Final = 2
 
 def _connections() -> int:
     """As many as the system lets a process have, after asking it for more."""
-    aside = DESCRIPTORS_ASIDE + 2 * _config.threads
+    aside = DESCRIPTORS_ASIDE + 4 * _config.threads
     wanted = MAX_CONNECTIONS + aside
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     if 0 <= allowed < wanted:  # Below zero is RLIM_INFINITY.
