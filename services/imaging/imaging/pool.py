@@ -40,8 +40,7 @@ TIMEOUT_S: Final = 10.0
 """The slowest of those pictures takes 3 s on one slow core."""
 START_TIMEOUT_S: Final = 30.0
 """Ample: a child takes about 0.1 s to start, more where all cores are busy."""
-
-LOOK_S: Final = 0.5
+_LOOK_S: Final = 0.5
 """How often a thread that waits looks around. Half a second late to see that a child has died is
 soon enough; looking costs the other threads the interpreter."""
 _REMEMBERED: Final = 1000
@@ -249,7 +248,7 @@ class DecoderPool:
             raise Busy(_SHUT_DOWN)
         if self._line is None:
             self._owner = os.getpid()
-            self._line = channel.line(LOOK_S)
+            self._line = channel.line(_LOOK_S)
         elif self._owner != os.getpid():
             raise RuntimeError("start a DecoderPool after the fork, not before")
         failed = False
@@ -293,9 +292,9 @@ class _Ticket:
         return channel.taken(self._beginning)
 
     def wait_at_most(self, seconds: float) -> None:
-        """The next look is to come after that, or LOOK_S."""
+        """The next look is to come after that, or _LOOK_S."""
         # Zero would mean no limit.
-        wait_s = min(max(seconds, 1e-6), LOOK_S)
+        wait_s = min(max(seconds, 1e-6), _LOOK_S)
         if wait_s != self._wait_s:
             channel.limit(self._near, wait_s)
             self._wait_s = wait_s
