@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -31,11 +31,20 @@ def _others():
     OTHERS.update(children())
 
 
+def fields(stat: Path) -> list[str]:
+    """Of a process, from its state on (proc_pid_stat(5))."""
+    return stat.read_text().rsplit(")", 1)[1].split()
+
+
 def children(pid: int | None = None) -> list[int]:
     """The direct children of a process that a test has started, ended ones that nobody reaped
     included."""
-    tasks = Path(f"/proc/{pid or os.getpid()}/task").iterdir()
-    found = {int(child) for task in tasks for child in (task / "children").read_text().split()}
+    # Not by the lists of its threads: a child moves to another one's when the thread ends.
+    found: set[int] = set()
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(FileNotFoundError, ProcessLookupError):
+            if int(fields(stat)[1]) == (pid or os.getpid()):
+                found.add(int(stat.parent.name))
     return sorted(found - OTHERS)
 
 
@@ -54,7 +63,7 @@ def until(condition):
 def alive(pid: int) -> bool:
     """Whether a process runs; one that has ended and was not reaped does not."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+        return fields(Path(f"/proc/{pid}/stat"))[0] not in "ZX"
     except (FileNotFoundError, ProcessLookupError):
         return False
 
@@ -85,8 +94,7 @@ def large(build_png):
 
 def ticks(pid: int) -> int:
     """CPU time of a process, in hundredths of a second."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return int(fields[11]) + int(fields[12])
+    return sum(map(int, fields(Path(f"/proc/{pid}/stat"))[11:13]))
 
 
 @contextmanager
