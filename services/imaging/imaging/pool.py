@@ -227,7 +227,10 @@ class DecoderPool:
                 raise Busy(f"None of {self._size} decoders came free in time.")
             ticket.wait_at_most(deadline - now)
             return
-        if status is not None and not ticket.brings_more():
+        if ticket.brings_more():
+            # Then that child may be at somebody else's picture already.
+            return
+        if status is not None:
             raise _blame(status)
         limit = since + self._timeout_s
         if urgent:
