@@ -16,13 +16,15 @@ pytestmark = [pytest.mark.containers, pytest.mark.timeout(600)]
 PYTHON_IMAGE = "python:3.12-slim-bookworm"
 MEGABYTE = 1_000_000
 POLICIES = """
-import os, pathlib
+import contextlib, os, pathlib
 parts = ("gunicorn", "imaging.child", "modelserver broker", "modelserver replica")
 for process in pathlib.Path("/proc").glob("[0-9]*"):
-    command = (process / "cmdline").read_bytes().replace(b"\\0", b" ").decode()
-    # The first is the engine's own init.
-    if any(part in command for part in parts) and int(process.name) not in (1, os.getpid()):
-        print(os.sched_getscheduler(int(process.name)))
+    # A health check comes and goes.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        command = (process / "cmdline").read_bytes().replace(b"\\0", b" ").decode()
+        # The first is the engine's own init.
+        if any(part in command for part in parts) and int(process.name) not in (1, os.getpid()):
+            print(os.sched_getscheduler(int(process.name)))
 """
 
 

@@ -19,7 +19,6 @@ Rules:
 - Who waits may have limited its socket's time. It looks around whenever that has passed.
 """
 
-import array
 import socket
 import struct
 from collections.abc import Callable
@@ -103,10 +102,9 @@ def put_in_line(jobs: socket.socket, end: socket.socket, look: Look) -> None:
     Raises:
         OSError: There is no line any more.
     """
-    ends = array.array("i", [end.fileno()])
     while True:
         try:
-            jobs.sendmsg((b"\0",), ((socket.SOL_SOCKET, socket.SCM_RIGHTS, ends),))
+            socket.send_fds(jobs, [b"\0"], [end.fileno()])
             return
         except BlockingIOError:  # It is full.
             look()
@@ -154,15 +152,15 @@ def send(sock: socket.socket, head: bytes, *body: bytes, look: Look | None = Non
         parts[0] = parts[0][sent:]
 
 
-def receive(sock: socket.socket, look: Look | None = None) -> tuple[bytes, bytes]:
+def receive(sock: socket.socket) -> tuple[bytes, bytes]:
     """A head and a body.
 
     Raises:
         EOFError: The other side is gone.
         OSError: The same.
     """
-    head, body = _LENGTHS.unpack(_read(sock, _LENGTHS.size, look))
-    return _read(sock, head, look), _read(sock, body, look)
+    head, body = _LENGTHS.unpack(_read(sock, _LENGTHS.size))
+    return _read(sock, head), _read(sock, body)
 
 
 def receive_answer(sock: socket.socket, beginning: bytearray, look: Look) -> tuple[bytes, bytes]:
@@ -188,7 +186,7 @@ def receive_answer(sock: socket.socket, beginning: bytearray, look: Look) -> tup
     return _read(sock, head, look), _read(sock, body, look)
 
 
-def _read(sock: socket.socket, size: int, look: Look | None) -> bytes:
+def _read(sock: socket.socket, size: int, look: Look | None = None) -> bytes:
     parts: list[bytes] = []
     while size:
         try:

@@ -142,11 +142,12 @@ class DecoderPool:
             answer, body = ticket.ask(
                 line, job, data, look=partial(self._look, ticket, deadline, timeout_s is not None)
             )
-        except BaseException as error:
+        except (EOFError, OSError) as error:
+            self._part_with(ticket)
+            raise Busy(_SHUT_DOWN if self._closed else f"No decoder hears: {error}.") from error
+        except BaseException:
             # Whatever may still come for it is for nobody.
             self._part_with(ticket)
-            if isinstance(error, (EOFError, OSError)):
-                raise Busy(_SHUT_DOWN if self._closed else f"No decoder hears: {error}.") from error
             raise
         self._put_back(ticket)
         if isinstance(answer, channel.Refused):
