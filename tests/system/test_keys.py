@@ -37,7 +37,7 @@ def test_web_with_other_keys_gets_nothing(
     start(service, keys, others["web"])
     eventually(service.is_up, within_s=20)
     assert classify(service.port, picture).status == 503
-    assert "turned away" in service.processes.log("broker")
+    eventually(lambda: "turned away" in service.processes.log("broker"))
 
 
 @pytest.mark.drill
