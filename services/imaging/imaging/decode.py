@@ -195,7 +195,8 @@ def _prepare(
         notes.append("transparent areas laid on white")
     if ratio < _BLURRED:
         notes.append(_too_few_pixels(width, height, contract))
-    small = small.convert("RGB")
+    if small.mode != "RGB":
+        small = small.convert("RGB")
     return Prepared(
         pixels=small.tobytes(),
         format=found,
@@ -289,9 +290,10 @@ def _resized(
     # A filter looks so far beyond the pixel that it makes.
     reach = _WIDEST_FILTER * max(1.0, (bottom - top) / size[1])
     first, last = max(0, floor(top - reach)), min(image.height, ceil(bottom + reach))
-    columns = Image.new(image.mode, (size[0], last - first))
+    # Without a colour: every pixel is about to be written.
+    columns = Image.new(image.mode, (size[0], last - first), None)
     _resample(image, columns, contract, CropBox(left, first, right - left, last - first))
-    small = Image.new(image.mode, size)
+    small = Image.new(image.mode, size, None)
     _resample(columns, small, contract, CropBox(0, top - first, size[0], bottom - top))
     return small
 

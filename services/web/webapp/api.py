@@ -5,7 +5,7 @@ What is taken and given here are types; `openapi` makes the API's description ou
 
 import time
 from collections.abc import Iterator
-from functools import cache
+from functools import cache, lru_cache
 from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
@@ -29,6 +29,8 @@ from wire.messages import Priority
 
 READY_S: Final = 1.0
 """How long the broker may take to say who is alive; probes give up soon after."""
+_REMEMBERED: Final = 64
+"""Queries that need not be read again; the head of a request bounds how long one is."""
 
 
 class ModelQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,6 +168,7 @@ def blueprint(
     @api.post(CLASSIFY)
     def classify() -> Response:
         query = _query(Query)
+        about = g._get_current_object()
         accepted = request.accept_mimetypes
         upload = pictures_in_body(
             limits, always_many=accepted[NDJSON] > accepted["application/json"]
@@ -173,16 +176,16 @@ def blueprint(
         if not isinstance(upload, bytes):
             return _each(upload, query)
         terms = Terms(
-            deadline=classifier.deadline(g.began, query.deadline_ms),
+            deadline=classifier.deadline(about.began, query.deadline_ms),
             top_k=query.top_k,
             priority="interactive" if query.priority is msgspec.UNSET else query.priority,
-            trace=g.request_id,
-            traceparent=g.traceparent,
+            trace=about.request_id,
+            traceparent=about.traceparent,
             left=sender_left(),
         )
-        classified = classifier.classify(upload, terms, began=g.began, model=query.model)
+        classified = classifier.classify(upload, terms, began=about.began, model=query.model)
         note_timing(classified.timing_ms, classified.cache)
-        return answer(answer_of(classified, g.request_id))
+        return answer(answer_of(classified, about.request_id))
 
     def _each(uploads: Iterator[Upload], query: Query) -> Response:
         traceparent = g.traceparent
@@ -265,6 +268,13 @@ def blueprint(
 
 
 def _query(kind: type[Asked]) -> Asked:
+    asked: Asked = _understood(kind, request.query_string)
+    return asked
+
+
+@lru_cache(_REMEMBERED)
+def _understood(kind: type[Asked], _query_string: bytes) -> Asked:
+    """What the request that is being handled asks for. Programs ask for the same all the time."""
     given = {}
     for name, allowed in _parameters(kind).items():
         if (text := request.args.get(name)) is None:

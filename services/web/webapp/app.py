@@ -1,6 +1,7 @@
 """Puts the web tier together."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from flask import Flask, Response
@@ -29,6 +30,16 @@ METRICS = "metrics"
 """Where it holds the Metrics, for whoever answers without the application."""
 
 
+class App(Flask):
+    """Flask, for requests that stay in memory and functions that are no coroutines."""
+
+    request_class = InMemoryRequest
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Called by Flask for each function of a request, which it would look into every time."""
+        return func
+
+
 def create_app(
     config: Config,
     client: ModelClient | None = None,
@@ -47,8 +58,7 @@ def create_app(
     metrics = Metrics()
     classifier = Classifier(config, client, decoders or _decoders(config), metrics, tracer)
     watch = Watch(client)
-    app = Flask("webapp")
-    app.request_class = InMemoryRequest
+    app = App("webapp")
     # The first length that is too much: at this one, reading stops.
     app.config["MAX_CONTENT_LENGTH"] = config.max_upload_bytes + 1
     # A picture sent as a plain form field is missing as a file, and not too large.

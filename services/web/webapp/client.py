@@ -298,7 +298,7 @@ def _send(dealer: Dealer, message: FromClient, *payload: Buffer) -> None:
 
 def _next_message(dealer: Dealer, patience_ms: int) -> list[bytes] | None:
     # One call, where a poller would have to be made for each.
-    dealer.rcvtimeo = patience_ms
+    dealer.setsockopt(zmq.RCVTIMEO, patience_ms)
     with suppress(zmq.Again):
         return dealer.recv_multipart()
     return None

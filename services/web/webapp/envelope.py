@@ -41,6 +41,7 @@ HEADERS: Final = {
 
 JSON: Final = "application/json"
 
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
 )
@@ -92,8 +93,9 @@ def problem_of(error: WebError, request_id: str) -> Problem:
 
 def note_timing(timing_ms: TimingMs, cache: Cache) -> None:
     """Has the answer to the request that is being handled carry both in a header."""
-    g.timing_ms = msgspec.structs.asdict(timing_ms)
-    g.cache = cache
+    about = g._get_current_object()
+    about.timing_ms = msgspec.structs.asdict(timing_ms)
+    about.cache = cache
 
 
 def install(app: Flask, metrics: Metrics, tracer: "Tracer | None" = None) -> None:
@@ -108,10 +110,11 @@ def install(app: Flask, metrics: Metrics, tracer: "Tracer | None" = None) -> Non
 
 
 def _open() -> None:
-    g.began = arrived()
-    given = request.headers.get("X-Request-Id", "")
-    g.traceparent = _valid_traceparent(request.headers.get("traceparent", ""))
-    g.request_id = given if re.fullmatch(r"[A-Za-z0-9._-]{1,64}", given) else new_id()
+    about, headers = g._get_current_object(), request.headers
+    about.began = arrived()
+    given = headers.get("X-Request-Id", "")
+    about.traceparent = _valid_traceparent(headers.get("traceparent", ""))
+    about.request_id = given if _REQUEST_ID.fullmatch(given) else new_id()
 
 
 def _begin_span(tracer: "Tracer") -> None:
@@ -208,8 +211,8 @@ def _page(error: WebError) -> Response:
 
 
 def _count(metrics: Metrics, response: Response) -> Response:
-    method, began = request.method, g.began
-    route = request.url_rule.rule if request.url_rule else NO_ROUTE
+    method, rule, began = request.method, request.url_rule, g.began
+    route = rule.rule if rule else NO_ROUTE
 
     def answered() -> None:
         metrics.answered(method, route, response.status_code, time.monotonic() - began)
@@ -222,13 +225,14 @@ def _count(metrics: Metrics, response: Response) -> Response:
 
 
 def _seal(response: Response) -> Response:
-    response.headers.extend(HEADERS)
-    response.headers["X-Request-Id"] = g.request_id
-    timing_ms = g.get("timing_ms", {}) | {"total": (time.monotonic() - g.began) * 1000}
+    about, headers = g._get_current_object(), response.headers
+    timing_ms = about.get("timing_ms", {}) | {"total": (time.monotonic() - about.began) * 1000}
     metrics = [f"{name};dur={spent:.1f}" for name, spent in timing_ms.items()]
-    if "cache" in g:
-        metrics.append(f"cache;desc={g.cache}")
-    response.headers["Server-Timing"] = ", ".join(metrics)
+    if "cache" in about:
+        metrics.append(f"cache;desc={about.cache}")
+    headers.extend(HEADERS)
+    headers.add("X-Request-Id", about.request_id)
+    headers.add("Server-Timing", ", ".join(metrics))
     if request.endpoint != "static" or response.status_code >= 400:
-        response.headers["Cache-Control"] = "no-store"
+        headers["Cache-Control"] = "no-store"
     return response
