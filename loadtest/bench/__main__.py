@@ -5,6 +5,7 @@ Prints the tables and what they have to show; writes the same, all samples and a
 
 import argparse
 import json
+import platform
 import signal
 import sys
 from pathlib import Path
@@ -54,7 +55,7 @@ def main() -> int:
     )
     try:
         with photographs(Path(arguments.photos) if arguments.photos else None) as files:
-            print(f"photographs: {files.source}; {CORES} cores", flush=True)
+            print(f"photographs: {files.source}", flush=True)
             bench = Bench(plan, files, lambda line: print(line, flush=True))
             bench.run()
     except (NotReady, Disagreement, FileNotFoundError) as error:
@@ -70,6 +71,7 @@ def _tell(bench: Bench, folder: Path) -> None:
     shares = [s.generator_share for s in bench.samples if s.generator_share is not None]
     costs = [s.generator_cpu_ms for s in bench.samples if s.generator_cpu_ms and s.case != "large"]
     told = [
+        f"{CORES} cores; Python {platform.python_version()}, {platform.python_compiler()}.",
         tables(results),
         f"Sightline's CPU-ms a request at 32, by part\n{parts(results)}",
         f"The load generator used {max(shares):.0%} of a core at the most, "
