@@ -30,6 +30,8 @@ def catalogue(
     try:
         with context.socket(zmq.DEALER) as socket:
             socket.linger = 0
+            # Whom the broker has turned away by then has nobody to send to.
+            socket.sndtimeo = timeout_ms
             if keys is not None:
                 socket.curve_publickey = socket.curve_serverkey = keys.public.encode()
                 socket.curve_secretkey = keys.secret.encode()
@@ -38,7 +40,7 @@ def catalogue(
             if not socket.poll(timeout_ms):
                 return None
             answer = to_client.decode(socket.recv_multipart())
-    except WireError:
+    except (WireError, zmq.Again):
         return None
     finally:
         context.term()
