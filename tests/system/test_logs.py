@@ -37,6 +37,7 @@ def test_every_line_is_json_and_names_the_request_that_it_is_about(
     assert about == [("good-1", "Replica", "DEBUG"), ("bad-1", "webapp", "DEBUG")]
     loggers = {line["logger"] for line in lines}
     assert {"Broker", "Replica", "webapp", "gunicorn.error", "Sightline"} <= loggers
+    assert any("Sightline serves http" in line["message"] for line in lines)
 
 
 @pytest.mark.parametrize(
