@@ -70,7 +70,6 @@ def _sightline(engine: Engine) -> dict[str, str]:
     }
     if engine != "model":
         settings["MODEL_ENGINE"] = "simulated"
-        settings["MODEL_MAX_BATCH"] = "32"
     if engine == "nothing":
         settings |= {"MODEL_SIMULATED_BASE_MS": "0", "MODEL_SIMULATED_IMAGE_MS": "0"}
     return settings

@@ -15,7 +15,7 @@ from webapp.config import decoders_for
 
 MOST_REPLICAS: Final = 8
 """Of one machine that are tried: each has a model of its own in memory."""
-BATCHES: Final = (4, 8, 16, 32)
+BATCHES: Final = (2, 4, 8, 16)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ def defaults(cpus: int) -> Settings:
         replicas=1,
         threads=cpus,
         decoders=decoders_for(cpus),
-        max_batch=ReplicaConfig().max_batch,
+        max_batch=ReplicaConfig().largest_batch,
     )
 
 

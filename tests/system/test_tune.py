@@ -151,7 +151,7 @@ def test_each_way_varies_one_thing_and_begins_with_the_best(cpus: int) -> None:
 
 
 def test_the_defaults_are_those_of_the_code() -> None:
-    assert defaults(3) == Settings(1, 3, 3, ReplicaConfig().max_batch)
+    assert defaults(3) == Settings(1, 3, 3, ReplicaConfig().largest_batch)
 
 
 def test_the_override_is_for_services_and_settings_that_there_are() -> None:

@@ -2,7 +2,13 @@
 
 import pytest
 
-from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig
+from modelserver.config import (
+    BATCH_ON_CPU,
+    BATCH_ON_GPU,
+    BrokerConfig,
+    ConfigError,
+    ReplicaConfig,
+)
 
 
 def test_without_any_setting_everything_has_a_default() -> None:
@@ -13,6 +19,20 @@ def test_without_any_setting_everything_has_a_default() -> None:
 def test_settings_are_read_with_their_types() -> None:
     config = ReplicaConfig.from_env({"MODEL_BROKER": "tcp://broker:5577", "MODEL_MAX_BATCH": "4"})
     assert (config.broker, config.max_batch) == ("tcp://broker:5577", 4)
+
+
+@pytest.mark.parametrize(
+    ("env", "largest"),
+    [
+        ({}, BATCH_ON_CPU),
+        ({"MODEL_ENGINE": "tensorflow"}, BATCH_ON_CPU),
+        ({"MODEL_DEVICE": "gpu"}, BATCH_ON_GPU),
+        ({"MODEL_ENGINE": "simulated"}, BATCH_ON_GPU),
+        ({"MODEL_DEVICE": "gpu", "MODEL_MAX_BATCH": "5"}, 5),
+    ],
+)
+def test_how_large_a_batch_may_be_follows_the_device(env: dict[str, str], largest: int) -> None:
+    assert ReplicaConfig.from_env(env).largest_batch == largest
 
 
 @pytest.mark.parametrize(
