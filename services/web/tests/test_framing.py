@@ -90,11 +90,19 @@ def test_what_is_none_is_over_at_once_and_nothing_can_follow_it(request_: bytes)
 
 
 @given(bodies)
-def test_a_body_in_one_piece_can_be_had_as_it_is(body: bytes) -> None:
+def test_a_body_in_one_piece_can_be_taken_and_leaves_what_follows(body: bytes) -> None:
     framing = fed(head(f"Content-Length: {len(body)}") + body + NEXT)
-    assert framing.body == body
-    assert fed(chunked([b"x"])).body is None
-    assert fed(head("Content-Length: 1001")).body is None
+    assert framing.take_body() == body
+    assert framing.data == NEXT
+    assert framing.end == 0
+
+
+@pytest.mark.parametrize("request_", [chunked([b"x"]), head("Content-Length: 1001")])
+def test_any_other_body_stays(request_: bytes) -> None:
+    framing = fed(request_)
+    assert framing.take_body() is None
+    assert framing.data == request_
+    assert framing.end == len(request_)
 
 
 def test_trailers_belong_to_it() -> None:

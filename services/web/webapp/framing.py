@@ -54,12 +54,15 @@ class Framing:
         self._length: int | None = None
         self._decoded = 0
 
-    @property
-    def body(self) -> memoryview | None:
-        """The body, where it is whole and came in one piece: not in chunks."""
+    def take_body(self) -> bytes | None:
+        """The body, where it is whole and came in one piece: not in chunks. This request's bytes
+        are no longer here then: with many large uploads at once each would be held twice."""
         if not self.whole or self._length is None:
             return None
-        return memoryview(self.data)[self._body : self.end]
+        body = bytes(memoryview(self.data)[self._body : self.end])
+        del self.data[: self.end]
+        self.end = 0
+        return body
 
     def feed(self, piece: bytes) -> None:
         """Takes what has arrived next."""

@@ -366,10 +366,9 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def handle_request(self, req: Any, connection: Connection) -> bool:
         """Calls the application."""
         req._expected_100_continue = False  # It was told to continue, if it had to be.
-        if body := connection.framing.body:
+        if body := connection.framing.take_body():
             # gunicorn's own way to the body copies it several times, piece by piece.
-            # Of bytes, because those are given out again as they are.
-            req.body = BytesIO(bytes(body))
+            req.body = BytesIO(body)
             self._metrics.uploaded(len(body))
         # gunicorn decides whether the connection stays before the application works. An answer that
         # comes after the stop would promise it, and the next request go to somebody who leaves. So
