@@ -80,5 +80,6 @@ class ComposeProject:
         except FileNotFoundError:
             raise NotRunning("docker is not installed.") from None
         if done.returncode != 0:
-            raise NotRunning(f"docker {' '.join(arguments)} failed: {done.stderr.strip()}")
+            said = done.stderr.strip().splitlines() or ["it said nothing"]
+            raise NotRunning(f"docker {' '.join(arguments)} failed: {said[0]}")
         return done.stdout
