@@ -10,6 +10,7 @@ from webapp.framing import MAX_HEAD_BYTES, Framing
 
 LIMIT = 1000
 NEXT = b"GET / HTTP/1.1\r\n"
+PACKING = b"1;" + b"a" * 200 + b"\r\nx\r\n"
 
 
 def head(*fields: str) -> bytes:
@@ -81,12 +82,18 @@ def test_nothing_it_is_fed_can_disturb_it(garbage: bytes) -> None:
         pytest.param(chunked([b"x"], b"-1\r\n"), id="negative size"),
         pytest.param(chunked([b"x"], b"1" * 300), id="endless size"),
         pytest.param(chunked([b"x"], b"0\r\n" + b"a: b\r\n" * 200), id="endless trailers"),
-        pytest.param(chunked([b"x"] * 7000, b""), id="mostly packing"),
+        pytest.param(chunked([b"x"], b"0\r\n" + b"a: b\r\n" * 200 + b"\r\n"), id="long trailers"),
+        pytest.param(chunked([], b"0;" + b"a" * 300 + b"\r\n\r\n"), id="long extension"),
+        pytest.param(chunked([], PACKING * 200), id="mostly packing"),
+        pytest.param(chunked([], PACKING * 200 + b"0\r\n\r\n"), id="mostly packing, and an end"),
     ],
 )
 def test_what_is_none_is_over_at_once_and_nothing_can_follow_it(request_: bytes) -> None:
     framing = fed(request_)
     assert (framing.end, framing.whole) == (len(request_), False)
+    slowly = fed(request_, list(range(len(request_))))
+    assert slowly.end is not None
+    assert not slowly.whole
 
 
 @given(bodies)

@@ -101,14 +101,16 @@ class Framing:
 
     def _walk_chunks(self) -> None:
         """From one chunk's size line to the next, as far as they have arrived."""
-        while (line_end := self.data.find(b"\r\n", self._searched)) >= 0:
+        # Tiny chunks with long extensions are mostly that, and no body.
+        furthest = 2 * self._max_body_bytes + MAX_HEAD_BYTES
+        while (line_end := self._find(b"\r\n", self._searched, _MAX_CHUNK_LINE)) >= 0:
             size = _CHUNK_SIZE.fullmatch(self.data, self._searched, line_end)
-            if size is None:
+            if size is None or self._searched > furthest:
                 break
             length = int(size[1], 16)
             if length == 0:
                 # Trailers end with an empty line, which is mostly the only one.
-                ended = self.data.find(_HEAD_END, line_end)
+                ended = self._find(_HEAD_END, line_end, _MAX_TRAILERS)
                 if ended >= 0:
                     self._close(ended + len(_HEAD_END))
                 elif len(self.data) - line_end > _MAX_TRAILERS:
@@ -124,11 +126,14 @@ class Framing:
             self._decoded += length
             self._searched = beyond
         else:
-            # Tiny chunks with long extensions are mostly that, and no body.
-            packed = len(self.data) > 2 * self._max_body_bytes + MAX_HEAD_BYTES
-            if not packed and len(self.data) - self._searched <= _MAX_CHUNK_LINE:
+            if len(self.data) - self._searched <= _MAX_CHUNK_LINE:
                 return
         self._give_up()
+
+    def _find(self, mark: bytes, start: int, within: int) -> int:
+        """Where ``mark`` is, no further than it would be looked for if bytes came one by one: what
+        is too long is so in whatever pieces it arrives."""
+        return self.data.find(mark, start, start + within + 1)
 
     def _close(self, end: int) -> None:
         self.end = end
