@@ -18,7 +18,7 @@ from webapp.presence import Left
 SPARE: Final = 32
 """Each has a socket to the broker while it works."""
 AT_ONCE: Final = 16
-"""Parts of one request under way: enough for a batch at two replicas as they come."""
+"""Parts of one request under way: four batches, as a replica on a CPU makes them."""
 
 Part = TypeVar("Part")
 

@@ -40,7 +40,7 @@ from wire import log_fields
 
 MEDIA: Final = "application/x-ndjson"
 AT_ONCE: Final = 8
-"""Half of a replica's usual batch, so that two such requests fill it."""
+"""Two batches, as a replica on a CPU makes them."""
 AHEAD_BYTES: Final = 16 * 1024 * 1024
 """When the files under way have as many, none is taken out of an archive until one is done."""
 REQUESTS: Final = 8
