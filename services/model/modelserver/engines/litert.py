@@ -87,7 +87,9 @@ class _Network:
         [made] = self._interpreter.get_output_details()
         picture = (contract.height, contract.width, 3)
         if tuple(given["shape"][1:]) != picture or given["dtype"] not in (np.uint8, np.int8):
-            raise EngineError(f"{path}: does not take pictures of {picture} in 8 bits; build it again")
+            raise EngineError(
+                f"{path}: does not take pictures of {picture} in 8 bits; build it again"
+            )
         if (tuple(made["shape"][1:]), made["dtype"]) != ((contract.classes,), np.float32):
             raise EngineError(
                 f"{path}: does not give {contract.classes} float32 logits; build it again"
