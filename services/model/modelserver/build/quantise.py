@@ -1,11 +1,12 @@
 """Makes the .tflite files of LiteRT: of 8-bit integers, or of the floats as they are.
 
 Where the preprocessing is the same for every channel it costs the integers nothing: the graph's
-int8 input, which is the pixel less 128, means `(pixel - mean) / scale` by its own quantisation, when
-the pictures it was calibrated with hold both a 0 and a 255. (With a uint8 input LiteRT takes the 128
-off itself, by a general rule that takes twenty times as long.) Otherwise it is the graph's first step, a convolution of
-1 x 1: it takes any order and numbers, and its weights are quantised for each channel. (With
-tf.reverse in its place LiteRT would move bytes between tensors of different scales.)
+int8 input, which is the pixel less 128, means `(pixel - mean) / scale` by its own quantisation,
+when the pictures it was calibrated with hold both a 0 and a 255. (With a uint8 input LiteRT takes
+the 128 off itself, by a general rule that takes twenty times as long.) Otherwise it is the
+graph's first step, a convolution of 1 x 1: it takes any order and numbers, and its weights are
+quantised for each channel. (With tf.reverse in its place LiteRT would move bytes between tensors
+of different scales.)
 """
 
 from collections.abc import Callable, Iterator
@@ -93,6 +94,6 @@ def _check_input(content: bytes, read: Preprocessing) -> None:
     found = (pixels.astype(np.float32) - 128 - zero_point) * scale
     if not np.allclose(found, preprocess(pixels, read).numpy(), atol=scale / 2):
         raise BuildError(
-            f"quantising: the input came out as (pixel - {128 + zero_point}) * {scale}, which is not "
-            "the preprocessing; the calibration pictures lack black or white"
+            f"quantising: the input came out as (pixel - {128 + zero_point}) * {scale}, which is "
+            "not the preprocessing; the calibration pictures lack black or white"
         )
