@@ -84,8 +84,9 @@ def test_nothing_it_is_fed_can_disturb_it(garbage: bytes) -> None:
         pytest.param(chunked([b"x"], b"0\r\n" + b"a: b\r\n" * 200), id="endless trailers"),
         pytest.param(chunked([b"x"], b"0\r\n" + b"a: b\r\n" * 200 + b"\r\n"), id="long trailers"),
         pytest.param(chunked([], b"0;" + b"a" * 300 + b"\r\n\r\n"), id="long extension"),
-        pytest.param(chunked([], PACKING * 200), id="mostly packing"),
-        pytest.param(chunked([], PACKING * 200 + b"0\r\n\r\n"), id="mostly packing, and an end"),
+        pytest.param(chunked([b"x"] * 7000, b""), id="mostly packing"),
+        pytest.param(chunked([], PACKING * 200), id="long extensions"),
+        pytest.param(chunked([], PACKING * 200 + b"0\r\n\r\n"), id="long extensions, and an end"),
     ],
 )
 def test_what_is_none_is_over_at_once_and_nothing_can_follow_it(request_: bytes) -> None:
