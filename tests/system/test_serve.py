@@ -56,6 +56,29 @@ def test_one_command_serves_within_five_seconds_and_stops_clean(
     assert alive(below) == []
 
 
+def two_free_ports() -> int:
+    """The lower one of two neighbours."""
+    while True:
+        port = free_port()
+        with socket.socket() as next_one, contextlib.suppress(OSError, OverflowError):
+            next_one.bind(("127.0.0.1", port + 1))
+            return port
+
+
+def test_each_replica_has_a_port_for_its_metrics(processes: Processes) -> None:
+    port = two_free_ports()
+    machine = Machine(processes, "--replicas", "2", MODEL_METRICS=f"127.0.0.1:{port}")
+    machine.start()
+    eventually(lambda: "Sightline serves" in processes.log("serve"))
+
+    def scraped(port: int) -> bool:
+        with contextlib.suppress(OSError):
+            return b"process_start_time_seconds" in request(port, "GET", "/metrics").body
+        return False
+
+    eventually(lambda: scraped(port) and scraped(port + 1))
+
+
 def kill_all_below(pid: int) -> None:
     killed = descendants(pid)
     for process in killed:

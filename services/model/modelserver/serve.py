@@ -37,8 +37,9 @@ def supervisor(
         "MODEL_THREADS": str(max(1, cpus() // replicas)),
         **env,
     }
+    replica = ReplicaConfig.from_env(replica_env)
     try:
-        find_bundle(ReplicaConfig.from_env(replica_env).bundle)
+        find_bundle(replica.bundle)
     except BundleError as error:
         raise ConfigError(str(error)) from None
     for address, name in (
@@ -59,7 +60,7 @@ def supervisor(
             Program(
                 name=f"replica {number}",
                 argv=[python, "-m", "modelserver", "replica"],
-                env=replica_env,
+                env={**replica_env, "MODEL_METRICS": _metrics(replica.metrics, number)},
                 grace_s=REPLICA_GRACE_S,
                 reloads=True,
             )
@@ -78,6 +79,13 @@ def supervisor(
         ready=lambda: _is_ready(host, port),
         announce=lambda: logs.say(f"Sightline serves {url}  (Ctrl-C stops it)", env),
     )
+
+
+def _metrics(first: str, number: int) -> str:
+    """Where replica ``number`` is read: the first, 1, at ``first``, and each other a port higher;
+    nowhere if that is empty, and at any free port if its port is 0."""
+    host, _, port = first.rpartition(":")
+    return f"{host}:{int(port) + number - 1}" if first and int(port) else first
 
 
 def _address(endpoint: str) -> tuple[str, int]:
