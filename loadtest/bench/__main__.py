@@ -32,7 +32,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=positive, default=3)
     parser.add_argument("--window", type=positive, default=5, help="seconds of each measurement")
     parser.add_argument(
-        "--hold", type=int, default=60, help="seconds of 128 connections at the end"
+        "--hold", type=int, default=60, help="seconds of 128 connections at the end, after as many"
     )
     parser.add_argument("--output", type=Path, default=ROOT / "bench-output")
     arguments = parser.parse_args()
