@@ -79,8 +79,11 @@ load: $(VENV)/.dev  ## users for a running service [SHAPE=ramp|spike|soak USERS=
 # What is measured beside Sightline and needs more than it does has an environment of its own.
 OLD    := $(filter-out $(SKIP),tutorial monolith)
 OTHERS := $(if $(OLD),.venv-bench-tutorial/.done) $(PEERS:%=.venv-bench-%/.done)
+ifneq ($(filter-out mosec,$(PEERS)),)
+OTHERS :=                                       # the program says that there is no such peer
+endif
 
-bench: $(VENV)/.run $(OTHERS)  ## measure Sightline beside others [PEERS=mosec SKIP="tutorial monolith" ROUNDS=3 WINDOW=5 PHOTOS=dir]
+bench: $(VENV)/.run $(OTHERS)  ## measure Sightline beside others [PEERS=mosec SKIP="tutorial monolith" ENGINES="model accelerator nothing" ROUNDS=3 WINDOW=5 PHOTOS=dir]
 	@$(BIN)/python -m loadtest.bench --photos "$(PHOTOS)" --peers "$(PEERS)" --skip "$(SKIP)" \
 	  --engines "$(ENGINES)" --rounds "$(ROUNDS)" --window "$(WINDOW)"
 

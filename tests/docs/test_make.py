@@ -50,6 +50,13 @@ def test_a_value_that_does_not_fit_is_named(words: list[str], said: list[str]) -
     assert "_" not in told[0], f"a name of our code: {told[0]}"
 
 
+def test_a_peer_that_there_is_not_is_named_and_nothing_installed() -> None:
+    done = make("bench", "PEERS=mosec nonsense")
+    assert done.returncode != 0
+    assert "'nonsense' is none of mosec" in done.stderr
+    assert "Installing" not in done.stdout
+
+
 def test_an_unknown_verb_is_named() -> None:
     done = make("nonsense")
     assert done.returncode != 0
