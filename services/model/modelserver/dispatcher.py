@@ -24,6 +24,7 @@ from typing import Final
 
 import msgspec
 
+from modelserver.drain_rate import DrainRate
 from modelserver.events import (
     Action,
     Asked,
@@ -263,16 +264,19 @@ class Dispatcher:
             self._queued_requests >= self.limits.queue_requests
             or self._queued_bytes + nbytes > self.limits.queue_bytes
         ):
-            return self._overloaded(request, model, "The queue is full.")
-        if model is not None and model.staff:
-            wait = self._wait(model)
+            return self._overloaded(request, model, "The queue is full.", now)
+        # Whom a replica takes at once waits for nobody, however slow they were when measured.
+        if model is not None and model.staff and (model.queue or not model.free):
+            wait = self._wait(model, now)
             if wait is not None and wait * 1000 > request.deadline_ms * PROMISED_SHARE:
                 text = f"{model.ahead} requests are ahead, about {wait:.1f} s of work."
-                return self._overloaded(request, model, text)
+                return self._overloaded(request, model, text, now)
         return None
 
-    def _overloaded(self, request: Request, model: Model | None, reason: str) -> Failure:
-        wait = self._wait(model) if model else None
+    def _overloaded(
+        self, request: Request, model: Model | None, reason: str, now: float
+    ) -> Failure:
+        wait = self._wait(model, now) if model else None
         retry_ms = RETRY_UNMEASURED_MS if wait is None else math.ceil(wait * 1000)
         return _failure(
             request,
@@ -282,9 +286,9 @@ class Dispatcher:
         )
 
     @staticmethod
-    def _wait(model: Model) -> float | None:
+    def _wait(model: Model, now: float) -> float | None:
         """Seconds until a new request would be answered; None where that is not known."""
-        return None if model.rate.per_second is None else model.rate.seconds_for(model.ahead + 1)
+        return model.rate.seconds_for(model.ahead + 1, now)
 
     def _inquire(self, client: bytes, request_id: str) -> None:
         if (client, request_id) not in self._jobs:
@@ -315,14 +319,15 @@ class Dispatcher:
 
     def _join(self, identity: bytes, ready: Ready, now: float) -> None:
         contract = ready.contract
-        model = self._models.setdefault(contract.model, Model(contract.model))
         known = self._replicas.get(identity)
         if known is not None and known.contract == contract:
             known.credit, known.heard = ready.credit, now
-            model.moved(known)
+            self._models[contract.model].moved(known)
         else:
             if known is not None:
                 self._lose([known], f"it serves {contract.model} {contract.version} now", now)
+            # Not before: who waited for a model that nobody serves may have been its last reason.
+            model = self._models.setdefault(contract.model, Model(contract.model))
             replica = Replica(
                 identity=identity,
                 name=ready.replica,
@@ -350,6 +355,7 @@ class Dispatcher:
         model.contract = contract
         model.changed()
         model.adviser.forget()
+        model.rate = DrainRate()
         for job in model.queue.jobs():
             mismatch = _mismatch(job.request, job.nbytes, contract)
             if mismatch is not None:
@@ -387,13 +393,20 @@ class Dispatcher:
         self._actions.append(TellReplica(identity, reply))
 
     def _write_off(self, replica: Replica, now: float) -> None:
-        """What an idle replica still owes long after the deadline got lost on the way, there or
-        back. Without this its credit would be gone for good."""
+        """What an idle replica still owes after a while got lost on the way, there or back: its
+        connection broke, and was there again before anybody noticed. Without this its credit
+        would be gone for good. Of a file it may be decoding, and so it has until the deadline."""
         due = now - self.limits.liveness_s
-        for job in [job for job in replica.held.values() if job.answered and job.deadline < due]:
-            self.counts["written_off"] += 1
-            del replica.held[job.id]
-            self._models[replica.contract.model].moved(replica)
+        model = self._models[replica.contract.model]
+        # The oldest last, so that it comes first again.
+        for job in reversed(list(replica.held.values())):
+            waited = job.answered or job.request.encoding == "image"
+            if (job.deadline if waited else job.dispatched) < due:
+                self.counts["written_off"] += 1
+                del replica.held[job.id]
+                model.moved(replica)
+                if not job.answered:
+                    self._give_back(model, job, now)
         if replica.leaving:
             self._release(replica)
 

@@ -15,6 +15,7 @@ from modelserver.dispatcher import (
     Dispatcher,
     Limits,
 )
+from modelserver.drain_rate import FORGOTTEN_S
 from modelserver.events import (
     Action,
     Asked,
@@ -346,6 +347,33 @@ def test_what_cannot_be_in_time_is_refused_at_once_with_the_measured_wait() -> N
     assert codes(bench.ask("patient", deadline_ms=5000)) == []
 
 
+def test_whom_a_replica_takes_at_once_is_not_refused_by_a_rate_that_was_slow() -> None:
+    bench = Bench(liveness_s=600)
+    saturate(bench, per_second=2, seconds=3)
+    bench.done(7)
+    assert codes(bench.ask("hasty", deadline_ms=400)) == []
+    assert codes(bench.ask("behind", deadline_ms=400)) == [FailureCode.OVERLOADED]
+
+
+def test_a_rate_is_forgotten_when_nothing_has_waited_for_long() -> None:
+    bench = Bench(liveness_s=600)
+    saturate(bench, per_second=2, seconds=3)
+    bench.done(7)
+    bench.now += FORGOTTEN_S + 1
+    bench.ask("first", deadline_ms=400)
+    assert codes(bench.ask("behind", deadline_ms=400)) == []
+
+
+def test_a_new_version_is_not_judged_by_the_speed_of_the_old_one() -> None:
+    bench = Bench(liveness_s=600)
+    saturate(bench, per_second=2, seconds=3)
+    bench.done(7)
+    newer = msgspec.structs.replace(CONTRACT, version="2", digest="fedcba9876543210")
+    bench.ready(b"R2", credit=1, contract=newer)
+    assert codes(bench.ask("first", deadline_ms=400, digest=newer.digest)) == []
+    assert codes(bench.ask("behind", deadline_ms=400, digest=newer.digest)) == []
+
+
 def test_pixels_for_another_contract_are_stale_and_of_another_size_bad() -> None:
     bench = Bench()
     bench.ready()
@@ -544,6 +572,45 @@ def test_a_silent_replica_is_pinged_and_then_lost() -> None:
     bench.wait(3)
     assert bench.dispatcher.counts["lost"] == 1
     assert works(bench.ready(b"R2")) == [(b"R2", 1)]
+
+
+def test_work_that_an_idle_replica_does_not_have_is_handed_out_again() -> None:
+    bench = Bench(liveness_s=2)
+    bench.ready()
+    [(_, job)] = works(bench.ask(deadline_ms=60_000))
+    again: list[Action] = []
+    for _ in range(6):
+        assert not works(again)
+        bench.now += 0.5
+        again = bench.feed(ReplicaSaid(b"R1", wire.Alive(busy_ms=None)))
+        if works(again):
+            break
+    assert works(again) == [(b"R1", job)]
+    assert bench.dispatcher.counts["lost"] == 0
+    [answer] = answers(bench.done(job))
+    assert isinstance(answer, wire.Result)
+    assert answer.attempt == 1
+
+
+def test_a_file_may_be_decoded_while_the_engine_is_idle() -> None:
+    bench = Bench(liveness_s=2)
+    bench.ready()
+    bench.ask(deadline_ms=60_000, encoding="image", digest="")
+    for _ in range(6):
+        bench.now += 0.5
+        assert not works(bench.feed(ReplicaSaid(b"R1", wire.Alive(busy_ms=None))))
+
+
+def test_who_becomes_another_model_may_have_been_the_last_reason_for_it() -> None:
+    bench = Bench()
+    picture = Pixels()
+    c = msgspec.structs.replace(CONTRACT, model="c")
+    bench.ask("waits", model="c", pixels=picture, encoding="image", digest="")
+    bench.ready(contract=CONTRACT)
+    bench.ask("kills", pixels=picture, encoding="image", digest="")
+    bench.ready(contract=msgspec.structs.replace(CONTRACT, version="2", digest="fedcba9876543210"))
+    assert codes(bench.ready(contract=c)) == [FailureCode.POISONED] * 2
+    assert TellReplica(b"R1", wire.Release()) in bench.leave()
 
 
 def test_a_replica_that_answers_pings_lives_however_long_its_batch() -> None:

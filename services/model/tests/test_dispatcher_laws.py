@@ -95,6 +95,8 @@ class Ask:
     handed: float = 0.0
     handouts: int = 0
     deaths: int = 0
+    returns: int = 0
+    """How often a replica was idle that should have been at it."""
     open: bool = True
     """Its client still waits for an answer."""
     lost: bool = False
@@ -412,10 +414,16 @@ class Bookkeeper:
         hand.heard = self.now
         match message:
             case wire.Alive(busy_ms=None):
-                for job, ask in list(hand.held.items()):
-                    if not ask.open and self.now > ask.deadline + self.limits.liveness_s:
-                        del hand.held[job]
-                        self.former.append((identity, job))
+                for job, ask in reversed(list(hand.held.items())):
+                    patient = not ask.open or ask.request.encoding == "image"
+                    since = ask.deadline if patient else ask.handed
+                    if self.now <= since + self.limits.liveness_s:
+                        continue
+                    del hand.held[job]
+                    self.former.append((identity, job))
+                    if ask.open:
+                        ask.returns += 1
+                        self.waiting.insert(0, ask)
             case wire.Alive(busy_ms=busy_ms):
                 if busy_ms > self.limits.execution_s * 1000:
                     self.die([hand])
@@ -449,7 +457,7 @@ class Bookkeeper:
         assert isinstance(result, wire.Result)
         assert result.predictions == said_of(ask.content, hand.identity, message.job)
         assert (result.model, result.version) == (ask.request.model, hand.contract.version)
-        assert (result.replica, result.attempt) == (hand.identity.decode(), ask.handouts)
+        assert (result.replica, result.attempt) == (hand.identity.decode(), ask.deaths + 1)
         assert result.timing.queue == pytest.approx((ask.handed - ask.arrived) * 1000, abs=0.01)
         assert ask.fits(hand.contract.digest)
 
@@ -514,7 +522,7 @@ class Bookkeeper:
         assert work.deadline_ms == pytest.approx((ask.deadline - self.now) * 1000, abs=1)
         assert not any(work.job in h.held for h in self.hands.values())
         assert ask.job in (None, work.job)
-        assert ask.handouts == ask.deaths < 3
+        assert ask.handouts - ask.returns == ask.deaths < 3
         assert not self.poisoned(ask.content)
         # In what order.
         if ask.deaths:

@@ -18,14 +18,14 @@ def test_nothing_is_known_before_there_was_a_backlog() -> None:
     for n in range(100):
         rate.observe(n * 1.0, 1, backlog=False)
     assert rate.per_second is None
-    assert rate.seconds_for(10) is None
+    assert rate.seconds_for(10, 100.0) is None
 
 
 def test_a_steady_rate_is_measured() -> None:
     rate = DrainRate()
     drain(rate, 0.0, per_second=50, seconds=2)
     assert rate.per_second == pytest.approx(50, rel=0.05)
-    assert rate.seconds_for(100) == pytest.approx(2, rel=0.05)
+    assert rate.seconds_for(100, 2.0) == pytest.approx(2, rel=0.05)
 
 
 def test_idle_time_does_not_count_as_slowness() -> None:
