@@ -176,7 +176,8 @@ def _model(config: ReplicaConfig, gpu_memory_mib: int | None) -> "tuple[Bundle, 
                 gpu_memory_mib=gpu_memory_mib,
                 latency=LatencyCurve(config.simulated_base_ms, config.simulated_image_ms),
             )
-    except (BundleError, EngineError) as error:
+    except (BundleError, EngineError, OSError) as error:
+        # An OSError: it was replaced while it was read, or a golden picture is none.
         refusal: Refusal = "golden" if isinstance(error, GoldenError) else "load"
         raise BundleRefused(str(error), refusal) from None
     logging.getLogger("Replica").info(

@@ -172,7 +172,7 @@ def load_bundle(path: Path) -> Bundle:
     encoded = _read(path, MANIFEST)
     try:
         manifest = msgspec.json.decode(encoded, type=Manifest)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise BundleError(f"{path / MANIFEST}: {error}; build the bundle again") from None
     for name, facts in manifest.files.items():
         _verify(path, name, facts)

@@ -2,6 +2,7 @@
 
 Rules:
 - A bundle that cannot be used changes nothing: it is logged, and the old model goes on.
+- A failure that nobody thought of is a refusal too: what is asked for later is still loaded.
 - One loading after the other. Who asks during one gets another, because the files may have
   changed since they were read.
 """
@@ -62,4 +63,7 @@ class Reload(Generic[Loaded]):
             except BundleRefused as error:
                 self._refused(error.refusal)
                 log.error("the bundle is not taken, the present one goes on: %s", error)
+            except Exception:
+                self._refused("load")
+                log.exception("the bundle is not taken, the present one goes on")
         self._ready()
