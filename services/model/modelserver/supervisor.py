@@ -124,7 +124,7 @@ class Supervisor:
                 return False
         else:
             child.stillbirths = 0
-        backoff = min(LONGEST_BACKOFF_S, 0.25 * (2**child.stillbirths - 1))
+        backoff = min(LONGEST_BACKOFF_S, 0.25 * (2 ** min(child.stillbirths, MAX_STILLBIRTHS) - 1))
         child.start_at = now + backoff
         log.warning("%s ended with status %d; starting it again in %.2f s", name, status, backoff)
         return True
