@@ -56,6 +56,19 @@ def test_one_command_serves_within_five_seconds_and_stops_clean(
     assert alive(below) == []
 
 
+def test_a_broker_for_all_addresses_is_reached_from_here(
+    processes: Processes, picture: bytes
+) -> None:
+    machine = Machine(
+        processes,
+        BROKER_FRONTEND=f"tcp://*:{free_port()}",
+        BROKER_BACKEND=f"tcp://0.0.0.0:{free_port()}",
+    )
+    machine.start()
+    eventually(machine.ready)
+    assert classify(machine.port, picture).status == 200
+
+
 def two_free_ports() -> int:
     """The lower one of two neighbours."""
     while True:
@@ -133,6 +146,7 @@ def test_a_second_signal_does_not_wait(processes: Processes) -> None:
         ([], {"BROKER_LIVENESS_MS": "soon"}, "BROKER_LIVENESS_MS cannot be 'soon'"),
         ([], {"WEB_THREADS": "0"}, "WEB_THREADS cannot be '0'"),
         (["--replicas", "0"], {}, "must be 1 or more"),
+        ([], {"BROKER_BACKEND": "tcp://127.0.0.1:*"}, "BROKER_BACKEND cannot be"),
     ],
 )
 def test_a_bad_setting_stops_the_start_with_one_sentence(

@@ -61,6 +61,11 @@ def load_keys(variable: str, path: str, kind: type[Keys]) -> Keys | None:
         raise ConfigError(f"{variable} cannot be {path!r}: {error}.") from None
 
 
+def from_here(endpoint: str) -> str:
+    """How a program on this machine reaches what listens at ``endpoint``."""
+    return endpoint.replace("//0.0.0.0:", "//127.0.0.1:").replace("//*:", "//127.0.0.1:")
+
+
 class BrokerConfig(_Config, frozen=True):
     """Where the broker listens and what it holds."""
 
@@ -70,7 +75,7 @@ class BrokerConfig(_Config, frozen=True):
     """Replicas connect here."""
     max_queue_requests: Positive = 1024
     max_queue_bytes: Positive = 256 * 1024 * 1024
-    liveness_ms: Annotated[int, msgspec.Meta(ge=500)] = 2000
+    liveness_ms: Annotated[int, msgspec.Meta(ge=1000)] = 2000
     """A replica not heard of for so long is dead."""
     execution_ms: Positive = 5_000
     """An engine that works on one batch for longer hangs. Half of web's

@@ -15,6 +15,7 @@ from typing import Final
 
 import zmq
 
+from modelserver.config import from_here
 from wire import Catalogue, Describe, WireError, encode, to_client
 from wire.keys import BrokerKeys
 
@@ -49,8 +50,7 @@ def catalogue(
 
 def broker_serves(frontend: str, keys: BrokerKeys | None) -> bool:
     """Whether the broker that listens at ``frontend`` answers."""
-    address = frontend.replace("//0.0.0.0:", "//127.0.0.1:").replace("//*:", "//127.0.0.1:")
-    return catalogue(address, keys) is not None
+    return catalogue(from_here(frontend), keys) is not None
 
 
 def touch(alive_file: Path) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from imaging import cpus
 from modelserver.bundle import BundleError, find_bundle
-from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig
+from modelserver.config import BrokerConfig, ConfigError, ReplicaConfig, from_here
 from modelserver.supervisor import Program, Supervisor
 from telemetry import logs
 
@@ -32,7 +32,7 @@ def supervisor(
     """
     broker = BrokerConfig.from_env(env)
     replica_env = {
-        "MODEL_BROKER": broker.backend,
+        "MODEL_BROKER": from_here(broker.backend),
         "MODEL_BUNDLE": bundle,
         "MODEL_THREADS": str(max(1, cpus() // replicas)),
         **env,
@@ -44,8 +44,8 @@ def supervisor(
         raise ConfigError(str(error)) from None
     for address, name in (
         ((host, port), "PORT"),
-        (_address(broker.frontend), "BROKER_FRONTEND"),
-        (_address(broker.backend), "BROKER_BACKEND"),
+        (_address(broker.frontend, "BROKER_FRONTEND"), "BROKER_FRONTEND"),
+        (_address(broker.backend, "BROKER_BACKEND"), "BROKER_BACKEND"),
     ):
         _check_free(*address, name)
     python = sys.executable
@@ -69,7 +69,12 @@ def supervisor(
         Program(
             name="web",
             argv=[python, "-m", "gunicorn", "-c", "python:webapp.gunicorn_conf"],
-            env={"WEB_BROKER": broker.frontend, **env, "WEB_HOST": host, "WEB_PORT": str(port)},
+            env={
+                "WEB_BROKER": from_here(broker.frontend),
+                **env,
+                "WEB_HOST": host,
+                "WEB_PORT": str(port),
+            },
             grace_s=WEB_GRACE_S,
         ),
     ]
@@ -88,8 +93,10 @@ def _metrics(first: str, number: int) -> str:
     return f"{host}:{int(port) + number - 1}" if first and int(port) else first
 
 
-def _address(endpoint: str) -> tuple[str, int]:
+def _address(endpoint: str, name: str) -> tuple[str, int]:
     host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    if "*" in port:
+        raise ConfigError(f"{name} cannot be {endpoint!r}: the others have to know the port.")
     return "" if host == "*" else host, int(port)
 
 
