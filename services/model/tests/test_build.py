@@ -166,6 +166,7 @@ def build(*arguments: str) -> subprocess.CompletedProcess[str]:
         (["resnet50", "--artifacts", "int9"], ["'int9' is not one of int8, fp32, saved_model"]),
         (["mine", "--from", "mine.keras"], ["--from needs --labels and --preprocessing"]),
         (["resnet50", "--labels", "labels.txt"], ["--labels and --preprocessing are for --from"]),
+        (["../mine", "--from", "mine.keras"], ["'../mine' is no name but a path"]),
         (["resnet50", "--version", ""], ["it has 1 to 64 characters"]),
         (["efficientnet-lite0", "--weights", "w.npz"], ["weights of its package alone"]),
     ],
@@ -175,6 +176,14 @@ def test_command_that_makes_no_sense_is_refused(arguments: list[str], words: lis
     assert run.returncode == 2
     for word in words:
         assert word in run.stderr
+
+
+def test_what_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    run = build("efficientnet-lite0", "--output", str(tmp_path))
+    assert run.returncode == 2
+    assert "is something else than a bundle" in run.stderr
+    assert (tmp_path / "mine").is_dir()
 
 
 @pytest.mark.tensorflow

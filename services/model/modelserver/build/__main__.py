@@ -13,7 +13,7 @@ from typing import Final, get_args
 
 from modelserver.build.applications import APPLICATIONS
 from modelserver.build.recipe import ARTIFACTS, PREPROCESSINGS, BuildError, Recipe
-from modelserver.bundle import BUNDLES, BundleError
+from modelserver.bundle import BUNDLES, MANIFEST, BundleError
 from modelserver.engines import EngineError
 from wire.contract import Filter
 
@@ -91,7 +91,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> None:
-    """Ends the program unless the arguments belong together."""
+    """Ends the program unless the arguments belong together, and no work would be lost."""
+    if Path(arguments.name).name != arguments.name:
+        parser.error(f"{arguments.name!r} is no name but a path; --output says where to put it")
+    if arguments.output and not _may_be_replaced(arguments.output):
+        parser.error(f"--output: {arguments.output} is something else than a bundle, and not empty")
     if arguments.path is not None:
         if arguments.labels is None or arguments.preprocessing is None:
             parser.error("--from needs --labels and --preprocessing")
@@ -106,6 +110,13 @@ def _check(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> No
         )
     elif arguments.name == EMBEDDED and arguments.weights is not None:
         parser.error(f"{EMBEDDED} is built with the weights of its package alone")
+
+
+def _may_be_replaced(output: Path) -> bool:
+    """There is nothing, or a bundle."""
+    if not output.is_dir():
+        return not output.exists()
+    return (output / MANIFEST).is_file() or not any(output.iterdir())
 
 
 def _artifacts(text: str) -> list[str]:
