@@ -55,6 +55,7 @@ from wire import (
     traces,
 )
 from wire.keys import PeerKeys
+from wire.messages import CREDIT_MAX
 
 if TYPE_CHECKING:
     from telemetry.spans import Tracer
@@ -98,7 +99,8 @@ class Replica:
         self._device = engine.device
         self._batcher = Batcher(engine.max_batch)
         self._parallel = engine.parallel
-        self._credit = (engine.parallel + BATCHES_AT_HAND) * engine.max_batch
+        credit = (engine.parallel + BATCHES_AT_HAND) * engine.max_batch
+        self._credit = min(credit, CREDIT_MAX)
         self._outcomes: Mailbox[Outcome] = Mailbox()
         self._engine = EngineThreads(engine, self._outcomes)
         self._padding = engine.padding

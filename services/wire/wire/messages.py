@@ -21,6 +21,8 @@ Millis = Annotated[float, msgspec.Meta(ge=0)]
 Count = Annotated[int, msgspec.Meta(ge=0)]
 Name = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 JOB_ID_MAX: Final = 2**63 - 1
+CREDIT_MAX: Final = 4096
+"""No replica has more requests at a time."""
 JobId = Annotated[int, msgspec.Meta(ge=0, le=JOB_ID_MAX)]
 Gpu = Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
 """The UUID of a GPU as its driver gives it, such as GPU-5a1b...; no two in the world are alike."""
@@ -267,7 +269,7 @@ class Ready(Message, frozen=True):
 
     replica: Name
     contract: Contract
-    credit: Annotated[int, msgspec.Meta(ge=1, le=4096)]
+    credit: Annotated[int, msgspec.Meta(ge=1, le=CREDIT_MAX)]
     device: Annotated[str, msgspec.Meta(max_length=64)]
     parallel: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 1
     """I compute so many batches at the same time."""
