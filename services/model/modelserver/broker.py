@@ -246,6 +246,7 @@ class Broker:
                         if stay is not None and self._tracer is not None:
                             _trace(self._tracer, stay, now, message)
                         if not _send(frontend, [client, *self._client_words(client, message)]):
+                            self._tutorial.forget(client)
                             self._events.append(ClientUnreachable(client))
                     case TellReplica(replica, message, payload, stay):
                         if stay is not None and self._tracer is not None:

@@ -81,6 +81,11 @@ class TutorialDesk:
             answer = _Answer(preds=", ".join(pairs))
         return [*envelope, _encoder.encode(answer)]
 
+    def forget(self, client: bytes) -> None:
+        """It has gone, and what it asked for will not be answered."""
+        for key in [key for key in self._waiting if key[0] == client]:
+            del self._waiting[key]
+
     @staticmethod
     def refusal(frames: Sequence[memoryview], text: str) -> list[bytes]:
         """The frames that tell whoever sent ``frames`` that nothing came of it, and why."""

@@ -54,6 +54,19 @@ def test_a_question_becomes_a_request_and_the_result_an_answer_once() -> None:
     assert desk.answer(b"c", result) is None
 
 
+def test_what_a_client_asked_for_that_has_gone_is_forgotten() -> None:
+    desk = TutorialDesk()
+    gone, _ = desk.request(b"c", frames(QUESTION), "m")
+    stays, _ = desk.request(b"d", frames(QUESTION), "m")
+    desk.forget(b"c")
+    failures = [
+        wire.Failure(id=request.id, code=wire.FailureCode.DEADLINE, message="Too slow.")
+        for request in (gone, stays)
+    ]
+    assert desk.answer(b"c", failures[0]) is None
+    assert desk.answer(b"d", failures[1]) is not None
+
+
 def test_a_failure_makes_no_prediction_up() -> None:
     desk = TutorialDesk()
     request, _ = desk.request(b"c", frames(QUESTION), "m")
