@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from imaging import cpus
-from loadtest.arguments import positive
+from loadtest.arguments import positive, seconds
 from loadtest.bench.contenders import ROOT, Engine, NotReady
 from loadtest.bench.photographs import photographs
 from loadtest.bench.rounds import Disagreement
@@ -35,7 +35,7 @@ def main() -> int:
     parser.add_argument("--vary", nargs="+", choices=names, default=names)
     parser.add_argument("--levels", type=_levels, default=LEVELS, help="connections, as 1,8,32")
     parser.add_argument("--rounds", type=positive, default=3)
-    parser.add_argument("--window", type=_seconds, default=5, help="seconds of each measurement")
+    parser.add_argument("--window", type=seconds, default=5, help="seconds of each measurement")
     parser.add_argument("--model", default="efficientnet-lite0", help="a bundle's name or folder")
     parser.add_argument("--engine", choices=get_args(Engine), default="model")
     parser.add_argument("--photos", default="", help="a folder of JPEG files")
@@ -77,13 +77,6 @@ def _tell(search: Search, facts: Facts, folder: Path) -> None:
     (folder / "tune.json").write_text(json.dumps(as_json(search, facts), indent=1) + "\n")
     (folder / "tune.html").write_text(html(search, facts))
     print(f"\n{NAME}, tune.html and tune.json are in {folder}")
-
-
-def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 < number <= 600:
-        raise argparse.ArgumentTypeError("must be more than 0 and at most 600")
-    return number
 
 
 def _bound(text: str) -> float | None:

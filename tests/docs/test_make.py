@@ -14,7 +14,7 @@ def make(*words: str) -> subprocess.CompletedProcess[str]:
     env = {key: text for key, text in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
     env |= {f"BROKER_{side}": f"tcp://127.0.0.1:{free_port()}" for side in ("FRONTEND", "BACKEND")}
     return subprocess.run(
-        ["make", "--old-file=.venv/.run", *words],
+        ["make", "--old-file=.venv/.run", "--old-file=.venv/.fuzz", *words],
         cwd=ROOT,
         env=env | {"PORT": str(free_port())},
         capture_output=True,
@@ -37,6 +37,7 @@ def _installed() -> None:
         (["run", "PORT=99999"], ["port", "99999"]),
         (["run", "REPLICAS=0"], ["replicas", "0"]),
         (["run", "REPLICAS=two"], ["replicas", "'two'"]),
+        (["fuzz", "SECONDS=1m"], ["'1m'", "seconds"]),
         (["run", "MODEL=nonsense"], ["no bundle 'nonsense'", "efficientnet-lite0"]),
     ],
     ids=" ".join,

@@ -61,6 +61,12 @@ def _summary(said: str) -> str:
 
 def main(arguments: list[str]) -> int:
     seconds = int(arguments.pop(0)) if arguments and arguments[0].isdigit() else 30
+    unknown = [name for name in arguments if name not in names()]
+    if unknown or seconds < 1:
+        wrong = (
+            f"{unknown[0]!r} is neither seconds nor a" if unknown else "1 second is the least for a"
+        )
+        sys.exit(f"fuzz: {wrong} target of {', '.join(names())}")
     failed = [name for name in arguments or names() if not run(name, seconds)]
     return 1 if failed else 0
 

@@ -16,6 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from loadtest.arguments import positive, seconds
 from loadtest.bench.contenders import ROOT
 from loadtest.bench.scale.clients import Clients, Tally
 from loadtest.bench.scale.peers import Curve
@@ -130,8 +131,8 @@ def _mean(values: list[float]) -> float | None:
 def main() -> int:
     """Measure and tell. Returns the exit status: 0, or 2 if it could not be measured."""
     parser = argparse.ArgumentParser(prog="loadtest.bench.scale", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--window", type=float, default=5, help="seconds of each measurement")
+    parser.add_argument("--rounds", type=positive, default=3)
+    parser.add_argument("--window", type=seconds, default=5, help="seconds of each measurement")
     parser.add_argument("--output", type=Path, default=ROOT / "bench-output")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
