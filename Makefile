@@ -52,7 +52,7 @@ help:  ## list the verbs
 run: $(VENV)/.run  ## serve on this machine: broker, replicas, web [REPLICAS=1 PORT=8000 MODEL=name]
 	@exec $(BIN)/python -m modelserver serve --replicas "$(REPLICAS)" --port "$(PORT)" --model "$(MODEL)"
 
-test: $(VENV)/.dev  ## run the tests that need no container or browser
+test: $(VENV)/.dev  ## run the tests that need no container, browser or TensorFlow, and are no drill
 	$(BIN)/python -m pytest -m "not containers and not browser and not tensorflow and not drill" \
 	  --numprocesses auto --maxprocesses 4 --dist loadfile
 

@@ -60,7 +60,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     decoders: Annotated[int, msgspec.Meta(ge=1, le=MOST_DECODERS)] = msgspec.field(
         default_factory=lambda: decoders_for(cpus())
     )
-    """Child processes that decode pictures; three for two CPUs unless set."""
+    """Child processes that decode pictures; one a CPU, two at least, unless set."""
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] = 64
     """Requests in progress at once; nearly all of them wait for the broker. Further ones wait for
     their turn, at no cost but their upload, which stays in memory until the answer."""
