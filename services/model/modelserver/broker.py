@@ -52,6 +52,7 @@ from wire import (
     log_fields,
 )
 from wire.keys import BrokerKeys
+from wire.messages import CREDIT_MAX
 
 if TYPE_CHECKING:
     from telemetry.spans import Tracer
@@ -73,8 +74,8 @@ JOB_ID_START_BITS: Final = 62
 OBSERVED_S: Final = 5.0
 """So long somebody who observes from another thread waits; Prometheus does for ten seconds."""
 FRONTEND_HWM: Final = 1000
-BACKEND_HWM: Final = 1000
-"""Messages queued towards one replica. Credit, a few dozen at most, keeps this from filling."""
+BACKEND_HWM: Final = 2 * CREDIT_MAX
+"""Messages queued towards one replica. Credit keeps this from filling; the rest is for pings."""
 MAX_FRAME_BYTES: Final = MAX_PAYLOAD_BYTES * 4 // 3 + 4096
 """The tutorial's client puts a payload into base64."""
 
@@ -194,8 +195,9 @@ class Broker:
         if not self._config.journal_file:
             yield lambda _event, _now: None
             return
-        # Unbuffered: the end is what one wants to read of a broker that was killed.
-        with open(self._config.journal_file, "wb", buffering=0) as file:
+        # Unbuffered: the end is what one wants to read of a broker that was killed. And appended,
+        # since by then the next one may have begun.
+        with open(self._config.journal_file, "ab", buffering=0) as file:
             _write_line(file, self._opening)
             yield lambda event, now: _write_line(file, journal.entry(event, now))
 

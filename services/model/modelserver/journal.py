@@ -1,8 +1,9 @@
 """What happened to a Dispatcher, as lines of JSON: written by whoever feeds it, fed again later.
 
-The first line says how the Dispatcher began, each other one is an event with its time. No
-picture gets into a journal. A stand-in of the same size takes its place, the same one for the
-same picture: size and sameness are all that the Dispatcher looks at.
+A line says how a Dispatcher began, or what happened to it and when. A broker that is started
+again goes on in the same file, with a Dispatcher of its own. No picture gets into a journal: a
+stand-in of the same size takes its place, the same one for the same picture. Size and sameness
+are all that the Dispatcher looks at.
 """
 
 import hashlib
@@ -24,16 +25,16 @@ class Picture(msgspec.Struct, frozen=True):
     digest: bytes
 
 
-class Opening(msgspec.Struct, frozen=True):
-    """The first line."""
+class Opening(msgspec.Struct, frozen=True, tag_field="line", tag="opening"):
+    """A Dispatcher begins."""
 
     limits: Limits
     now: float
     first_job: int
 
 
-class Entry(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Any other line: an event, by the name of its class and what it was made of."""
+class Entry(msgspec.Struct, frozen=True, omit_defaults=True, tag_field="line", tag="event"):
+    """An event, by the name of its class and what it was made of."""
 
     now: float
     event: str
@@ -62,11 +63,11 @@ _EVENTS: Final[dict[str, Callable[..., events.Event]]] = {
     )
 }
 _encoder: Final = msgspec.json.Encoder()
-_entries: Final = msgspec.json.Decoder(Entry)
+_lines: Final = msgspec.json.Decoder(Opening | Entry)
 
 
 def opening(limits: Limits, *, now: float, first_job: int) -> bytes:
-    """The first line of a journal: what the Dispatcher was made with."""
+    """The line for what a Dispatcher was made with."""
     return _encoder.encode(Opening(limits, now, first_job))
 
 
@@ -84,12 +85,21 @@ def entry(event: events.Event, now: float) -> bytes:
 
 
 def replay(lines: Iterable[bytes]) -> list[list[events.Action]]:
-    """What a fresh Dispatcher does about each entry."""
-    first, *rest = lines
-    began = msgspec.json.decode(first, type=Opening)
-    dispatcher = Dispatcher(began.limits, now=began.now, first_job=began.first_job)
-    entries = map(_entries.decode, rest)
-    return [dispatcher.handle(_event(entry), entry.now) for entry in entries]
+    """What fresh Dispatchers do about each event, from one opening to the next.
+
+    Raises:
+        ValueError: A line is none of a journal's, or an event comes before any opening.
+    """
+    dispatcher: Dispatcher | None = None
+    actions = []
+    for line in map(_lines.decode, lines):
+        if isinstance(line, Opening):
+            dispatcher = Dispatcher(line.limits, now=line.now, first_job=line.first_job)
+        elif dispatcher is None:
+            raise ValueError("the journal has lost its first line")
+        else:
+            actions.append(dispatcher.handle(_event(line), line.now))
+    return actions
 
 
 def _who_said_what(

@@ -75,12 +75,12 @@ class Running:
         return socket
 
 
-@pytest.fixture
-def running(tmp_path: Path) -> Iterator[Running]:
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Running]:
     config = BrokerConfig(
         frontend="tcp://127.0.0.1:*",
         backend="tcp://127.0.0.1:*",
-        journal_file=str(tmp_path / "journal"),
+        journal_file=str(folder / "journal"),
     )
     context = zmq.Context()
     service = Running(Broker(config), context)
@@ -89,6 +89,12 @@ def running(tmp_path: Path) -> Iterator[Running]:
     finally:
         service.stop()
         context.term()
+
+
+@pytest.fixture
+def running(tmp_path: Path) -> Iterator[Running]:
+    with serving(tmp_path) as service:
+        yield service
 
 
 def ask(client: zmq.Socket[bytes], request_id: str, *, deadline_ms: int = 5000) -> None:
@@ -287,6 +293,15 @@ def test_what_a_broker_recorded_can_be_replayed(running: Running, tmp_path: Path
     actions = journal.replay((tmp_path / "journal").read_bytes().splitlines())
     told = [a.message for step in actions for a in step if isinstance(a, TellClient)]
     assert [m.id for m in told if isinstance(m, wire.Result)] == ["sound"] * 3
+
+
+def test_a_broker_that_is_started_again_goes_on_in_the_same_journal(tmp_path: Path) -> None:
+    for _ in range(2):
+        with serving(tmp_path) as running:
+            one_request_works(running)
+    actions = journal.replay((tmp_path / "journal").read_bytes().splitlines())
+    told = [a.message for step in actions for a in step if isinstance(a, TellClient)]
+    assert [m.id for m in told if isinstance(m, wire.Result)] == ["sound"] * 2
 
 
 # --- the tutorial's client --------------------------------------------------------------------
