@@ -341,12 +341,23 @@ class Dispatcher:
             self._replicas[identity] = model.replicas[identity] = replica
             model.changed()
             if adopts:
+                self._name_the_unnamed(model)
                 self._adopt(model, contract)
             self.counts["joined"] += 1
             self._note(
                 f"replica {ready.replica} joined: {contract.model} version {contract.version} "
                 f"on {ready.device}, credit {ready.credit}; {len(model.staff)} now"
             )
+
+    def _name_the_unnamed(self, model: Model) -> None:
+        """Who asked for no model in particular before one was seen waits for this one now."""
+        unnamed = self._models.get(UNNAMED_MODEL)
+        if unnamed is None or unnamed is model or unnamed.contract is not None:
+            return
+        for job in unnamed.queue.jobs():
+            job.request = msgspec.structs.replace(job.request, model=model.name)
+            model.queue.put(job)
+        del self._models[UNNAMED_MODEL]
 
     def _adopt(self, model: Model, contract: Contract) -> None:
         """From now on pixels are made for this contract; what waits for another is stale."""

@@ -209,6 +209,36 @@ def test_a_request_waits_for_the_first_replica() -> None:
     assert result.timing.queue == pytest.approx(200)
 
 
+def test_who_named_no_model_before_one_was_seen_waits_for_the_first() -> None:
+    bench = Bench()
+    unnamed = bench.dispatcher.default_model
+    bench.ask("a", model=unnamed, digest="", encoding="image", priority="bulk")
+    bench.ask("b", model=unnamed, digest="", encoding="image")
+    bench.ask("pixels", model=unnamed, digest="f" * 16)
+    stale = bench.ready(credit=1)
+    assert codes(stale) == [FailureCode.STALE_CONTRACT]
+    [(_, first)] = works(stale)
+    [(_, second)] = works(bench.done(first))
+    [result] = answers(bench.done(second))
+    assert isinstance(result, wire.Result)
+    assert (result.id, result.model) == ("a", "m")
+    assert bench.dispatcher.queued == 0
+    assert codes(bench.wait(5)) == []
+    [served] = bench.dispatcher.status("s", bench.now).models
+    assert served.name == "m"
+
+
+def test_a_model_may_have_the_name_of_none() -> None:
+    bench = Bench()
+    unnamed = bench.dispatcher.default_model
+    bench.ask("a", model=unnamed, digest="", encoding="image")
+    contract = msgspec.structs.replace(CONTRACT, model=unnamed)
+    [(_, job)] = works(bench.ready(contract=contract))
+    [result] = answers(bench.done(job))
+    assert isinstance(result, wire.Result)
+    assert result.model == unnamed
+
+
 def test_credit_is_never_exceeded_and_the_queue_is_first_come_first_served() -> None:
     bench = Bench()
     bench.ready(credit=2)
