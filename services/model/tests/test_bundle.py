@@ -159,6 +159,12 @@ def test_truncated_manifest_is_refused(copy: Path, length: int) -> None:
     refuses(copy, r"bundle\.json: Input data was truncated")
 
 
+def test_manifest_that_is_no_text_is_refused(copy: Path) -> None:
+    content = (copy / "bundle.json").read_bytes()
+    (copy / "bundle.json").write_bytes(content.replace(b'"licence": "', b'"licence": "\xff', 1))
+    refuses(copy, r"bundle\.json: .*codec can't decode.*; build the bundle again")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -42,6 +42,7 @@ def test_how_large_a_batch_may_be_follows_the_device(env: dict[str, str], larges
         ({"BROKER_FRONTEND": "localhost"}, "BROKER_FRONTEND cannot be 'localhost'"),
         ({"BROKER_MAX_QUEUE_REQUESTS": "many"}, "BROKER_MAX_QUEUE_REQUESTS cannot be 'many'"),
         ({"BROKER_MAX_QUEUE_REQUESTS": "0"}, "BROKER_MAX_QUEUE_REQUESTS cannot be '0'"),
+        ({"BROKER_LIVENESS_MS": "999"}, "BROKER_LIVENESS_MS cannot be '999'"),
     ],
 )
 def test_a_bad_setting_is_named(env: dict[str, str], words: str) -> None:

@@ -18,6 +18,7 @@ from modelserver.engines import LatencyCurve, load_engine
 from modelserver.replica import Replica
 from modelserver.tally import Tally
 from wire import FailureCode
+from wire.messages import CREDIT_MAX
 
 TIME_LIMIT_MS = 5000
 
@@ -36,17 +37,21 @@ class Backend:
         self._thread: threading.Thread | None = None
         self.identity = b""
 
-    def start(self, batch_ms: float = 0, tally: Tally | None = None) -> Replica:
-        """Run a replica in a thread; returns when it has said READY."""
+    def start(
+        self, batch_ms: float = 0, tally: Tally | None = None, max_batch: int = 4, credit: int = 8
+    ) -> Replica:
+        """Run a replica in a thread; returns when it has said READY, with ``credit``."""
         latency = LatencyCurve(base_ms=batch_ms, per_image_ms=0)
-        engine = load_engine("simulated", self.bundle, threads=1, max_batch=4, latency=latency)
+        engine = load_engine(
+            "simulated", self.bundle, threads=1, max_batch=max_batch, latency=latency
+        )
         config = ReplicaConfig(broker=self.endpoint)
         self._replica = Replica(config, self.bundle, engine, tally=tally)
         self._thread = threading.Thread(target=self._replica.run)
         self._thread.start()
         ready = self.hear(wire.Ready)
         assert isinstance(ready, wire.Ready)
-        assert (ready.contract, ready.credit) == (self.bundle.contract, 8)
+        assert (ready.contract, ready.credit) == (self.bundle.contract, credit)
         return self._replica
 
     def hear(self, *kinds: type[wire.Message]) -> wire.Message:
@@ -105,6 +110,10 @@ def test_every_picture_gets_its_own_answer(backend: Backend) -> None:
         [done] = backend.dones(1)
         assert done.predictions[0].class_index == classes[job]
     assert len(set(classes.values())) == 8
+
+
+def test_credit_is_no_more_than_a_broker_takes(backend: Backend) -> None:
+    backend.start(max_batch=CREDIT_MAX, credit=CREDIT_MAX)
 
 
 def test_one_alone_does_not_wait_and_a_crowd_is_batched_by_itself(backend: Backend) -> None:
