@@ -21,7 +21,7 @@ from msgspec.structs import replace
 from modelserver import inbox, journal
 from modelserver.config import BrokerConfig
 from modelserver.dispatcher import Dispatcher, Limits
-from modelserver.doorman import Doorman
+from modelserver.doorman import CLIENTS, REPLICAS, Doorman
 from modelserver.events import (
     Asked,
     ClientSaid,
@@ -109,7 +109,7 @@ class Broker:
         self._stopping = False
         self._observers: Mailbox[queue.SimpleQueue[Status]] = Mailbox()
         self.counts = self._dispatcher.counts
-        """How often what happened. Garbage never gets as far as the Dispatcher, so it is added."""
+        """How often what happened. What gets no further than the door the Doorman adds."""
         self._doorman = Doorman(keys, self.counts)
 
     def stop(self) -> None:
@@ -153,9 +153,9 @@ class Broker:
                 wait = self._dispatcher.seconds_to_next(time.monotonic())
                 readable = dict(poller.poll(math.ceil(wait * 1000)))
                 if backend in readable:
-                    self._read(backend, self._replica_frames)
+                    self._read(backend, REPLICAS)
                 if frontend in readable:
-                    self._read(frontend, self._client_frames)
+                    self._read(frontend, CLIENTS)
                 for monitor, door in monitors.items():
                     if monitor in readable:
                         self._doorman.hear(monitor, door)
@@ -182,7 +182,7 @@ class Broker:
                     socket.linger = 250
                     socket.heartbeat_ivl = 1000
                     socket.heartbeat_timeout = 3000
-                doors = {"clients": frontend, "replicas": backend}
+                doors = {CLIENTS: frontend, REPLICAS: backend}
                 with self._doorman.on_duty(context, doors) as monitors:
                     frontend.bind(self._config.frontend)
                     backend.bind(self._config.backend)
@@ -203,18 +203,13 @@ class Broker:
 
     # --- in -----------------------------------------------------------------------------------
 
-    def _read(
-        self,
-        socket: Socket,
-        understand: Callable[[bytes, list[zmq.Frame]], Event],
-        most: int = BURST,
-    ) -> None:
+    def _read(self, socket: Socket, door: str, most: int = BURST) -> None:
+        understand = self._client_frames if door == CLIENTS else self._replica_frames
         for identity, *frames in inbox.arrived(socket, most):
             try:
                 self._events.append(understand(identity.bytes, frames))
             except WireError as error:
-                self.counts["garbage"] += 1
-                log.debug("garbage from %r: %s", identity.bytes, error)
+                self._doorman.garbage(door, error)
                 if self._tutorial.speaks(_buffers(frames)):
                     refusal = self._tutorial.refusal(_buffers(frames), str(error))
                     _send(socket, [identity.bytes, *refusal])
@@ -258,7 +253,7 @@ class Broker:
                         if not _send(backend, [replica, encode(message)], pixels):
                             undelivered = message.job if isinstance(message, Work) else None
                             # It may have answered before it went; nobody need do that again.
-                            self._read(backend, self._replica_frames, LAST_WORDS)
+                            self._read(backend, REPLICAS, LAST_WORDS)
                             self._events.append(ReplicaUnreachable(replica, undelivered))
                     case Note(text, alarming, about):
                         fields = log_fields(about.trace, about.traceparent) if about else {}

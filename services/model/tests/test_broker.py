@@ -172,13 +172,20 @@ GARBAGE = [
 ]
 
 
-def test_garbage_on_both_ports_stops_nothing(running: Running) -> None:
+def test_garbage_on_both_ports_stops_nothing(
+    running: Running, caplog: pytest.LogCaptureFixture
+) -> None:
     noise = [running.socket(running.frontend), running.socket(running.backend)]
     for socket in noise:
         for frames in GARBAGE:
             socket.send_multipart(frames)
     eventually(lambda: running.broker.counts["garbage"] == 2 * len(GARBAGE))
     one_request_works(running)
+    lines = sorted(record.message for record in caplog.records if "garbage" in record.message)
+    assert [line.partition(";")[0] for line in lines] == [
+        "1 times garbage from clients",
+        "1 times garbage from replicas",
+    ]
 
 
 def test_half_a_message_and_a_broken_handshake_stop_nothing(running: Running) -> None:
