@@ -234,6 +234,10 @@ class Classifier:
             except (StaleContract, UnknownModel, WrongSize) as error:
                 self._client.forget(contract)
                 outdated = error
+            except Unavailable:
+                # Perhaps for good: who names no model has another one next time, if there is one.
+                self._client.forget(contract)
+                raise
         raise outdated
 
     def inspect(self, file: bytes, *, began: float, model: str = "") -> Inspection:
