@@ -156,15 +156,27 @@ def test_without_a_replica_web_says_so(project: Project, picture: bytes) -> None
 
 
 @pytest.mark.usefixtures("project")  # which has built the images
-def test_with_keys_the_containers_still_find_each_other(picture: bytes, tmp_path: Path) -> None:
+def test_with_keys_the_containers_find_each_other_and_the_api_asks_for_one(
+    picture: bytes, tmp_path: Path
+) -> None:
     make_keys(tmp_path / "keys")
+    (tmp_path / "api-keys").touch()
+    parts = [".", "deploy/curve", "deploy/api-keys"]
     keyed = Project(
         "-keys",
         KEYS=str(tmp_path / "keys"),
-        COMPOSE_FILE=os.pathsep.join(["docker-compose.yml", "deploy/curve/docker-compose.yml"]),
+        API_KEYS=str(tmp_path / "api-keys"),
+        COMPOSE_FILE=os.pathsep.join(f"{part}/docker-compose.yml" for part in parts),
     )
     try:
+        made = keyed.compose(
+            "run", "--rm", "--no-deps", "web", "python", "-m", "webapp", "key", "me"
+        )
+        key, line = made.splitlines()
+        (tmp_path / "api-keys").write_text(f"{line}\n")
         keyed.compose("up", "--wait", "--detach")
-        assert classify(keyed.port, picture).status == 200
+        assert classify(keyed.port, picture).status == 401
+        known = {"Authorization": f"Bearer {key}"}
+        assert request(keyed.port, "POST", "/api/v1/classify", picture, known).status == 200
     finally:
         keyed.compose("down", "--volumes", "--timeout", "20")
