@@ -1,4 +1,4 @@
-"""Runs targets one after another, each for some seconds, and sums up; fails at what one finds.
+"""Runs targets, one a CPU at a time, each for some seconds, and sums up; fails at what one finds.
 
 Rules:
 - What was found worth keeping stays in ``.fuzz/TARGET``, so that the next run goes on from there.
@@ -8,9 +8,12 @@ Rules:
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from itertools import repeat
 from pathlib import Path
 from typing import Final
 
+from imaging import cpus
 from tests.fuzz import ROOT, load, names
 
 KEPT: Final = ROOT / ".fuzz"
@@ -40,13 +43,14 @@ def run(name: str, seconds: int) -> bool:
             check=False,
         ).returncode
     said = log.read_text(errors="replace")
-    print(f"{name:>10}: {_summary(said)}", flush=True)
-    if status == 0:
-        return True
-    print(said[-4000:])
-    if written := re.search(r"Test unit written to (\S+)", said):
-        print(f"Again: {Path(sys.executable)} -m tests.fuzz.drive {name} {written[1]}")
-    return False
+    told = [f"{name:>10}: {_summary(said)}"]
+    if status != 0:
+        told.append(said[-4000:])
+        if written := re.search(r"Test unit written to (\S+)", said):
+            told.append(f"Again: {Path(sys.executable)} -m tests.fuzz.drive {name} {written[1]}")
+    # In one piece, since others tell theirs meanwhile.
+    print("\n".join([*told, ""]), end="", flush=True)
+    return status == 0
 
 
 def _summary(said: str) -> str:
@@ -67,8 +71,9 @@ def main(arguments: list[str]) -> int:
             f"{unknown[0]!r} is neither seconds nor a" if unknown else "1 second is the least for a"
         )
         sys.exit(f"fuzz: {wrong} target of {', '.join(names())}")
-    failed = [name for name in arguments or names() if not run(name, seconds)]
-    return 1 if failed else 0
+    with ThreadPoolExecutor(cpus()) as lanes:
+        passed = list(lanes.map(run, arguments or names(), repeat(seconds)))
+    return 0 if all(passed) else 1
 
 
 if __name__ == "__main__":
