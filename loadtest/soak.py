@@ -12,15 +12,12 @@ Rules:
 """
 
 import argparse
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
@@ -28,7 +25,7 @@ from loadtest.chaos.clients import Connection, Crowd, at_once
 from loadtest.chaos.drill import ROOT, START_S
 from loadtest.chaos.ledger import Ledger
 from loadtest.chaos.pictures import Picture, learn
-from loadtest.chaos.processes import OwnService
+from loadtest.chaos.processes import OwnService, judged
 from loadtest.growth import HEADING, Sample, judge, measure
 
 SAMPLES: Final = 300
@@ -160,20 +157,11 @@ def main() -> int:
         clients=arguments.clients,
         tolerance=arguments.tolerance / 100,
     )
-    logs = Path(tempfile.mkdtemp(prefix="sightline-soak-"))
-    passed = False
     try:
-        with OwnService(arguments.replicas, logs) as service:
-            passed = Soak(service, plan).run()
+        return judged("soak", arguments.replicas, lambda own: Soak(own, plan).run())
     except (OSError, ValueError) as error:
         print(f"soak: {error}", file=sys.stderr)
         return 2
-    finally:
-        if passed:
-            shutil.rmtree(logs)
-        else:
-            print(f"What the parts said is in {logs}", file=sys.stderr)
-    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -1,16 +1,13 @@
 """The command line: ``python -m loadtest.chaos``, from the root of the repository."""
 
 import argparse
-import shutil
 import signal
 import sys
-import tempfile
-from pathlib import Path
 
 from loadtest.arguments import positive
 from loadtest.chaos.compose import ComposeProject, NotRunning
 from loadtest.chaos.drill import ROOT, Drill, Plan
-from loadtest.chaos.processes import OwnService
+from loadtest.chaos.processes import judged
 
 
 def main() -> int:
@@ -34,24 +31,10 @@ def main() -> int:
         if arguments.target == "compose":
             with ComposeProject(ROOT) as project:
                 return 0 if Drill(project, plan).run() else 1
-        return _own(arguments.replicas, plan)
+        return judged("chaos", arguments.replicas, lambda own: Drill(own, plan).run())
     except (NotRunning, OSError, ValueError) as error:
         print(f"chaos: {error}", file=sys.stderr)
         return 2
-
-
-def _own(replicas: int, plan: Plan) -> int:
-    logs = Path(tempfile.mkdtemp(prefix="sightline-chaos-"))
-    passed = False
-    try:
-        with OwnService(replicas, logs) as service:
-            passed = Drill(service, plan).run()
-    finally:
-        if passed:
-            shutil.rmtree(logs)
-        else:
-            print(f"What the parts said is in {logs}", file=sys.stderr)
-    return 0 if passed else 1
 
 
 if __name__ == "__main__":

@@ -10,10 +10,13 @@ Rules:
 import contextlib
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -103,6 +106,27 @@ class OwnService:
                 # Ctrl-C is for the drill alone, which then ends the parts in order.
                 process_group=0,
             )
+
+
+def judged(name: str, replicas: int, passes: Callable[[OwnService], bool]) -> int:
+    """The exit status of a drill called ``name``: 0 if ``passes`` says so of a service of its own,
+    which is started for it and ended, and 1 if not. Then what the parts said stays, and it is told
+    where.
+
+    Raises:
+        OSError: No port is free, or a part cannot be started.
+    """
+    logs = Path(tempfile.mkdtemp(prefix=f"sightline-{name}-"))
+    passed = False
+    try:
+        with OwnService(replicas, logs) as service:
+            passed = passes(service)
+    finally:
+        if passed:
+            shutil.rmtree(logs)
+        else:
+            print(f"What the parts said is in {logs}", file=sys.stderr)
+    return 0 if passed else 1
 
 
 def _free_ports(count: int) -> list[int]:
