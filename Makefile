@@ -128,9 +128,9 @@ clean:  ## remove what was installed here
 # The parts run from their folders: a .pth file does what an editable install does, and a script of
 # one line what its entry point does. Neither needs a build tool from the network.
 $(VENV)/.run: requirements.txt Makefile
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 14) and f"Sightline needs Python 3.11 to 3.13; {sys.executable} is %d.%d. Try: make PYTHON=python3.12 ..." % v)'
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(not (3, 11) <= v < (3, 15) and f"Sightline needs Python 3.11 to 3.14; {sys.executable} is %d.%d. Try: make PYTHON=python3.12 ..." % v)'
 	@echo "Installing into $(VENV) ..."
-	@$(PYTHON) -m venv $(VENV)
+	@$(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	@printf '$(CURDIR)/services/%s\n' $(PARTS) > "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/sightline.pth"
 	@printf '#!/bin/sh\nexec "%s/python" -m sightline "$$@"\n' "$(CURDIR)/$(BIN)" > $(BIN)/sightline
@@ -154,6 +154,6 @@ $(RELEASE)/.done: requirements-release.txt
 .venv-bench-tutorial/.done: services/model/requirements-build.txt services/web/requirements.txt
 .venv-%/.done:
 	@echo "Installing into $(@D) ..."
-	@$(PYTHON) -m venv $(@D)
+	@$(PYTHON) -m venv --clear $(@D)
 	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes $(^:%=-r %)
 	@touch $@

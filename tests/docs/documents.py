@@ -47,7 +47,7 @@ DEPLOYED: Final = sorted(
         "deploy/**/*",
     )
     for path in ROOT.glob(pattern)
-    if path.is_file() and path.suffix not in (".md", ".png")
+    if path.is_file() and path.suffix not in (".md", ".png", ".pyc")
 )
 """What runs the service, and says so in files that are no documents."""
 

@@ -62,6 +62,6 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     if not np.isfinite(logits).all():
         raise EngineError("the model's output is not finite")
     # Without the largest logit taken off first, exp() could leave float32's range.
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    powers: NDArray[np.float32] = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities: NDArray[np.float32] = powers / powers.sum(axis=1, keepdims=True)
     return probabilities
