@@ -27,6 +27,7 @@ from PIL import (
     GifImagePlugin,
     Image,
     ImageFile,
+    ImageMath,
     JpegImagePlugin,
     PngImagePlugin,
     WebPImagePlugin,
@@ -78,6 +79,9 @@ _TURNS: Final = {
 }
 """How to get a picture upright, by the EXIF orientation (EXIF 2.32, tag 0x0112)."""
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
+
+_GREY_STEPS: Final = {"L;2": 85, "L;4": 17}
+"""What one step of a grey in 2 or 4 bits is in 8, by Pillow's name for it."""
 
 _GAP: Final = 2.0
 """A JPEG is decoded at a fraction of its size down to this multiple of the final one; the
@@ -165,6 +169,8 @@ def _prepare(
             notes.append("first frame of an animation")
         # To count the frames of a GIF takes a way through all of it.
         frames = int(getattr(image, "n_frames", 1)) if wants_facts else 1
+        if found == "PNG":
+            _settle_key(image)
         if found != "JPEG":
             # The EXIF data of a PNG may follow the pixels.
             image.load()
@@ -206,6 +212,17 @@ def _prepare(
         preview=_jpeg(small) if preview else b"",
         facts=facts,
     )
+
+
+def _settle_key(image: ImageFile.ImageFile) -> None:
+    """Before the pixels are loaded: the one transparent colour that a PNG may name is of the file's
+    depth, and Pillow looks for it among pixels of 8 bits."""
+    key = image.info.get("transparency")
+    depth = image.tile[0].args if image.tile else None
+    if isinstance(key, int) and (step := _GREY_STEPS.get(depth)):
+        image.info["transparency"] = key % (255 // step + 1) * step
+    elif isinstance(key, tuple) and depth == "RGB;16B":
+        image.info["transparency"] = tuple(value >> 8 for value in key)
 
 
 def _facts(image: Image.Image, orientation: int, frames: int) -> Facts:
@@ -307,12 +324,22 @@ def _resizable(image: Image.Image) -> Image.Image:
     whose colours are weighed with their alpha then."""
     if image.mode == "I;16":
         # Pillow's own conversion clips instead.
-        return image.point(lambda value: value / 256).convert("L")
+        grey = image.point(lambda value: value / 256).convert("L")
+        key = image.info.get("transparency")
+        return _without(key, image, grey) if isinstance(key, int) else grey
     if image.has_transparency_data:
         return image if image.mode == "RGBA" else image.convert("RGBA")
     if image.mode in ("L", "RGB", "CMYK"):
         return image
     return image.convert("RGB")
+
+
+def _without(key: int, image: Image.Image, grey: Image.Image) -> Image.Image:
+    """``grey``, transparent where ``image``, in 16 bits, is ``key``."""
+    alpha = ImageMath.lambda_eval(
+        lambda math: math["convert"]((math["image"] != key) * 255, "L"), image=image.convert("I")
+    )
+    return Image.merge("RGBA", (grey, grey, grey, alpha))
 
 
 def _jpeg(image: Image.Image) -> bytes:

@@ -195,6 +195,34 @@ def test_one_colour_declared_transparent(encode, contract, mode, key):
 
 
 @pytest.mark.parametrize(
+    ("depth", "colour", "key", "other"),
+    [
+        (1, 0, (0,), (1,)),
+        (2, 0, (1,), (0,)),
+        (4, 0, (5,), (0,)),
+        (8, 0, (77,), (0,)),
+        (16, 0, (0x1234,), (0x1235,)),
+        (8, 2, (1, 2, 3), (1, 2, 4)),
+        (16, 2, (0x1234, 0x5678, 0x9ABC), (0, 0, 0)),
+    ],
+)
+def test_the_transparent_colour_is_of_the_files_depth(
+    build_png, contract, depth, colour, key, other
+):
+    def row(values):
+        bits = "".join(f"{value:0{depth}b}" for value in values) * 40
+        return b"\0" + int(bits, 2).to_bytes(len(bits) // 8)
+
+    named = b"".join(value.to_bytes(2) for value in key)
+    build = {"depth": depth, "colour": colour, "extra": ((b"tRNS", named),)}
+    through = prepare(build_png(40, 40, row(key) * 40, **build), contract)
+    assert shown(through, contract).getcolors() == [(1024, WHITE)]
+    assert through.warnings == LAID
+    opaque = prepare(build_png(40, 40, row(other) * 40, **build), contract)
+    assert opaque.warnings == ()
+
+
+@pytest.mark.parametrize(
     ("ink", "expected"),
     [
         ((0, 0, 0, 0), WHITE),
