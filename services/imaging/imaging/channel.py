@@ -46,7 +46,8 @@ class Job(msgspec.Struct, frozen=True):
     preview: bool
     facts: bool
     limit_s: float
-    """The child ends itself a little after this, in case nobody is left to kill it."""
+    """The child ends itself when it has computed a little longer, in case nobody is left to kill
+    it."""
 
 
 class Taken(NamedTuple):
@@ -125,9 +126,20 @@ def take(sock: socket.socket, taken: Taken) -> None:
     sock.sendall(_TAKEN.pack(*taken))
 
 
-def taken(beginning: bytearray) -> Taken:
-    """Who has begun with a job, by what there is of its answer's beginning over zeros."""
-    return Taken(*_TAKEN.unpack_from(beginning))
+def glance(sock: socket.socket, beginning: bytearray) -> tuple[Taken, bool]:
+    """Who has begun with a job, and whether more of the answer has come than was read.
+
+    ``beginning`` is what was read of its beginning, over zeros. While the file is still on its way
+    to the child nobody reads, so what has come is looked at where it lies.
+    """
+    told = Taken(*_TAKEN.unpack_from(beginning))
+    try:
+        unread = sock.recv(_TAKEN.size + 1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return told, False
+    if told.pid or len(unread) < _TAKEN.size:
+        return told, bool(unread)
+    return Taken(*_TAKEN.unpack_from(unread)), len(unread) > _TAKEN.size
 
 
 def send(sock: socket.socket, head: bytes, *body: bytes, look: Look | None = None) -> None:

@@ -61,14 +61,15 @@ def serve(jobs: socket.socket) -> None:
 def answer(head: bytes, data: bytes) -> tuple[bytes, ...]:
     """The head and the body of the answer to a `channel.Job`."""
     job = _unpack(head)
-    # The pool kills a child that is late. This is for the case that the pool is gone itself.
-    signal.setitimer(signal.ITIMER_REAL, job.limit_s + _GRACE_S)
+    # The pool kills a child that is late. This is for the case that the pool is gone itself. Of CPU
+    # time, since a service that is frozen for a while is no fault of the picture.
+    signal.setitimer(signal.ITIMER_PROF, job.limit_s + _GRACE_S)
     try:
         done = prepare(data, job.contract, preview=job.preview, facts=job.facts)
     except ImageError as error:
         return (_pack(channel.Refused(type(error).__name__, error.detail, error.remedy)),)
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
     told = channel.Done(done.format, done.width, done.height, done.warnings, done.facts)
     return _pack(told), done.pixels, done.preview
 

@@ -80,7 +80,7 @@ _TURNS: Final = {
 """How to get a picture upright, by the EXIF orientation (EXIF 2.32, tag 0x0112)."""
 _SIDEWAYS: Final = frozenset({5, 6, 7, 8})
 
-_GREY_STEPS: Final = {"L;2": 85, "L;4": 17}
+_GREY_STEPS: Final[dict[object, int]] = {"L;2": 85, "L;4": 17}
 """What one step of a grey in 2 or 4 bits is in 8, by Pillow's name for it."""
 
 _GAP: Final = 2.0

@@ -214,7 +214,7 @@ class DecoderPool:
             Busy: Somebody else's fault.
         """
         now = time.monotonic()
-        pid, since = ticket.taken
+        (pid, since), _ = ticket.glance()
         with self._lock:
             try:
                 self._fill()
@@ -228,7 +228,9 @@ class DecoderPool:
                 raise Busy(f"None of {self._size} decoders came free in time.")
             ticket.wait_at_most(deadline - now)
             return
-        if ticket.brings_more():
+        # Asked after the status: who has answered has not died of it.
+        _, more = ticket.glance()
+        if more:
             # Then that child may be at somebody else's picture already.
             return
         if status is not None:
@@ -290,10 +292,9 @@ class _Ticket:
         self._beginning = bytearray(channel.BEGINNING)
         self._wait_s = 0.0
 
-    @property
-    def taken(self) -> channel.Taken:
-        """Which child has the job."""
-        return channel.taken(self._beginning)
+    def glance(self) -> tuple[channel.Taken, bool]:
+        """Which child has the job, and whether there is more of its answer that was not read."""
+        return channel.glance(self._near, self._beginning)
 
     def wait_at_most(self, seconds: float) -> None:
         """The next look is to come after that, or _LOOK_S."""
@@ -316,13 +317,6 @@ class _Ticket:
         channel.send(self._near, _pack(job), data, look=look)
         head, body = channel.receive_answer(self._near, self._beginning, look)
         return _unpack(head), body
-
-    def brings_more(self) -> bool:
-        """There is something of the answer that was not read."""
-        try:
-            return bool(self._near.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return False
 
     def wake(self) -> None:
         """Whoever waits with it gets EOFError."""
@@ -379,6 +373,8 @@ class _Child:
 
 def _blame(status: int) -> ImageError:
     """Why a child ended with ``status`` in the middle of a picture."""
+    if status == -signal.SIGPROF:
+        return too_expensive("time")
     if status == -signal.SIGKILL:  # Not from here: the kernel, short of memory.
         return too_expensive("memory")
     return Damaged("This picture makes its decoder crash.", errors.SAVE_AGAIN)

@@ -231,6 +231,43 @@ def test_a_picture_that_nobody_waits_for_is_not_decoded(held, pool, large, small
     assert ticks(child) < 1.5 * once
 
 
+def test_a_service_that_was_frozen_does_not_blame_the_picture(large, contract):
+    """As `docker pause` does it: for longer than a picture may take."""
+    script = """
+import sys, time
+from imaging import DecoderPool
+from wire import Contract
+import msgspec
+contract = msgspec.json.decode(sys.stdin.buffer.readline(), type=Contract)
+large = sys.stdin.buffer.read()
+with DecoderPool(1, timeout_s=1.0) as pool:
+    print("began", flush=True)
+    print(pool.prepare(large, contract).format, flush=True)
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={"PYTHONPATH": os.pathsep.join(sys.path)},
+    ) as parent:
+        parent.stdin.write(msgspec.json.encode(contract) + b"\n" + large)
+        parent.stdin.close()
+        assert parent.stdout.readline() == b"began\n"
+        [child] = children(parent.pid)
+        before = ticks(child)
+        until(lambda: ticks(child) > before + 2)
+        os.kill(parent.pid, signal.SIGSTOP)
+        os.kill(child, signal.SIGSTOP)
+        thawed = time.monotonic() + 3.0
+        until(lambda: time.monotonic() > thawed)
+        os.kill(child, signal.SIGCONT)
+        # It has answered, and waits for the next.
+        until(lambda: not alive(child) or fields(Path(f"/proc/{child}/stat"))[0] == "S")
+        os.kill(parent.pid, signal.SIGCONT)
+        assert parent.stdout.readline() == b"PNG\n"
+        assert parent.wait(DEADLINE_S) == 0
+
+
 def test_a_picture_that_takes_too_much_memory_costs_only_itself(large, small, contract):
     with DecoderPool(1, memory_bytes=48 * 2**20) as pool:
         before = children()
@@ -260,6 +297,29 @@ def test_a_child_that_dies_over_a_picture_is_replaced(held, pool, small, contrac
         for other in waiting:
             assert other.result(DEADLINE_S) == prepare(small, contract)
     assert child not in children()
+
+
+@pytest.fixture
+def noise(encode):
+    """More than fits between a thread and a child that does not read."""
+    return encode(Image.effect_noise((2000, 2000), 100), "PNG")
+
+
+def test_a_child_that_dies_while_it_gets_a_file_is_noticed(pool, noise, small, contract):
+    [child] = children()
+    stop(child)
+    with ThreadPoolExecutor(1) as threads:
+        future = threads.submit(pool.prepare, noise, contract)
+        # In its place, up to the moment when it has begun to read.
+        _, line = pool._line
+        with channel.take_from_line(line) as job:
+            channel.take(job, channel.Taken(child, time.monotonic()))
+            began = time.monotonic()
+            kill(child)
+            with pytest.raises(TooExpensive, match="too much memory"):
+                future.result(DEADLINE_S)
+    assert time.monotonic() - began < TIMEOUT_S / 2
+    assert pool.prepare(small, contract) == prepare(small, contract)
 
 
 def test_a_child_that_dies_between_pictures_is_replaced(pool, small, contract):
@@ -427,4 +487,4 @@ def test_a_child_ends_itself_when_nobody_is_left_to_stop_it(large, contract):
         channel.send(ours, msgspec.msgpack.encode(job), large)
         with pytest.raises(EOFError):
             channel.receive_answer(ours, bytearray(channel.BEGINNING), look=pytest.fail)
-        assert process.wait(DEADLINE_S) == -signal.SIGALRM
+        assert process.wait(DEADLINE_S) == -signal.SIGPROF
