@@ -5,6 +5,8 @@ import json
 import os
 import pty
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -110,6 +112,42 @@ def test_without_a_service_the_status_says_so(nothing: str) -> None:
     broker = sightline("classify", COFFEE, "--broker", f"tcp://{nothing}", "--timeout", "1")
     assert (broker.returncode, broker.stdout) == (UNAVAILABLE, "")
     assert sightline("watch", "--once", "--url", f"http://{nothing}").returncode == UNAVAILABLE
+
+
+def test_who_interrupts_it_does_not_wait_for_answers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        url = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "sightline", "classify", COFFEE, "--url", url]
+        )
+        connection, _ = mute.accept()
+        with connection:
+            connection.recv(1)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(5) == 130
+
+
+def test_watch_tells_in_json_that_there_is_no_answer(nothing: str) -> None:
+    ask = [sys.executable, "-m", "sightline", "watch", "--json", "--url", f"http://{nothing}"]
+    with subprocess.Popen(ask, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        told = json.loads(process.stdout.readline())
+        assert told["error"]["type"] == "urn:sightline:problem:unreachable"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 130
+
+
+def test_an_output_that_is_full_is_the_commands_fault(where: list[str]) -> None:
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "sightline", "classify", COFFEE, *where],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    words = "sightline: the output cannot be written: No space left on device.\n"
+    assert (done.returncode, done.stderr) == (USAGE, words)
 
 
 def test_watch_shows_it_once(running: Service) -> None:

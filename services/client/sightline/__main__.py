@@ -19,7 +19,7 @@ STATUSES: Final = """\
 exit status:
   0    all is done
   1    some files could not be classified; the others are
-  2    the command cannot work as it is: an option, the API key, or the model's name
+  2    the command cannot work as it is: an option, the API key, the model's name, or its output
   3    the service cannot be reached or could not answer; try again later
 """
 
@@ -35,11 +35,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return int(given.run(service, given))
     except KeyboardInterrupt:
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has had enough. Nothing is left to be said at the exit either.
+        # At once: the exit would wait for the threads, and these for their answers.
+        os._exit(INTERRUPTED)
+    except OSError as error:
+        # Nothing is left to be said at the exit either.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return Outcome.FAILED
+        if isinstance(error, BrokenPipeError):  # Whoever read our output has had enough.
+            return Outcome.FAILED
+        print(f"sightline: the output cannot be written: {error.strerror}.", file=sys.stderr)
+        return Outcome.USAGE
     finally:
         service.close()
 

@@ -88,7 +88,8 @@ def classify(
             worst = max(worst, tell(path, asked[path]), key=SEVERITY.index)
     finally:
         progress.hide()
-        threads.shutdown(cancel_futures=True)
+        # Nobody is left to wait for, unless this is interrupted.
+        threads.shutdown(wait=False, cancel_futures=True)
     if job.failed and not as_json:
         print(f"{job.failed} of {job.done} files failed", file=sys.stderr)
     return worst
@@ -109,14 +110,7 @@ def _tell_json(path: str, asked: Future[Answer]) -> Outcome:
         told: Answer = {"file": path, **asked.result()}
     except Trouble as trouble:
         outcome = trouble.outcome
-        words = {
-            "type": f"urn:sightline:problem:{trouble.kind}",
-            "title": trouble.title,
-            "status": trouble.status,
-            "detail": trouble.detail,
-            "remedy": trouble.remedy,
-        }
-        told = {"file": path, "error": words}
+        told = {"file": path, "error": trouble.problem}
     print(json.dumps(told, separators=(",", ":")), flush=True)
     return outcome
 

@@ -1,21 +1,38 @@
 """The service by its HTTP API. Needs nothing but the standard library and msgspec."""
 
 import json
+import socket
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from typing import Any
+from threading import Event, Timer
+from typing import Any, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 import msgspec
 
 from sightline.service import Scale, Status, Trouble, Unreachable
 
+Told = TypeVar("Told")
+
+
+class _Prediction(msgspec.Struct):
+    label: str
+    probability: float
+
+
+class _Answer(msgspec.Struct):
+    """What of an answer is shown; the rest is given on as it comes."""
+
+    predictions: tuple[_Prediction, ...]
+
 
 class HttpService:
     """A web tier."""
 
     def __init__(self, url: str, *, api_key: str, timeout_s: float) -> None:
-        """``timeout_s`` is for whatever the server lets us wait for.
+        """``timeout_s`` is for all of an exchange, from the connection to the last byte.
 
         Raises:
             ValueError: ``url`` is not one of HTTP, or ``api_key`` can be no key.
@@ -37,29 +54,18 @@ class HttpService:
         """As `Service.classify`."""
         query = urlencode({"top_k": top_k} | ({"model": model} if model else {}))
         answer = self._ask("POST", f"/api/v1/classify?{query}", file)
-        try:
-            found: dict[str, Any] = json.loads(answer)
-            if isinstance(found["predictions"], list):
-                return found
-        except (ValueError, TypeError, KeyError):
-            pass
-        raise self._is_no_sightline()
+        self._decoded(answer, _Answer)
+        return self._decoded(answer, dict[str, Any])
 
     def status(self) -> Status:
         """As `Service.status`."""
         answer = self._ask("GET", "/api/v1/status", None)
-        try:
-            return msgspec.json.decode(answer, type=Status)
-        except msgspec.DecodeError:
-            raise self._is_no_sightline() from None
+        return self._decoded(answer, Status)
 
     def scale(self) -> Scale:
         """How many replicas it takes. Raises Trouble."""
         answer = self._ask("GET", "/api/v1/scale", None)
-        try:
-            return msgspec.json.decode(answer, type=Scale)
-        except msgspec.DecodeError:
-            raise self._is_no_sightline() from None
+        return self._decoded(answer, Scale)
 
     def close(self) -> None:
         """As `Service.close`; every question has a connection of its own."""
@@ -67,9 +73,11 @@ class HttpService:
     def _ask(self, method: str, path: str, body: bytes | None) -> bytes:
         connection = self._connection()
         try:
-            connection.request(method, self._prefix + path, body, self._headers)
-            response = connection.getresponse()
-            answer = response.read()
+            connection.connect()
+            with _within(self._timeout_s, connection.sock):
+                connection.request(method, self._prefix + path, body, self._headers)
+                response = connection.getresponse()
+                answer = response.read()
         except TimeoutError:
             raise Unreachable(f"{self._url} did not answer in {self._timeout_s:g} s.") from None
         except (OSError, HTTPException) as error:
@@ -86,13 +94,44 @@ class HttpService:
             return HTTPSConnection(self._host, self._port, timeout=self._timeout_s, context=context)
         return HTTPConnection(self._host, self._port, timeout=self._timeout_s)
 
+    def _decoded(self, answer: bytes, kind: type[Told]) -> Told:
+        try:
+            return msgspec.json.decode(answer, type=kind)
+        except (msgspec.DecodeError, RecursionError):
+            raise self._is_no_sightline() from None
+
     def _trouble(self, status: int, body: bytes) -> Trouble:
         try:
             told = json.loads(body)
             kind = str(told["type"]).removeprefix("urn:sightline:problem:")
             return Trouble(status, kind, told["title"], told["detail"], told["remedy"])
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return self._is_no_sightline(f" It said {status}.")
 
     def _is_no_sightline(self, said: str = "") -> Trouble:
         return Unreachable(f"What answers at {self._url} is no Sightline.{said}")
+
+
+@contextmanager
+def _within(seconds: float, sock: socket.socket) -> Iterator[None]:
+    """Ends what ``sock`` does in the block when its time is over, with a TimeoutError. The socket's
+    own limit is for each piece, and so none for a server that sends one now and then."""
+    late = Event()
+
+    def hang_up() -> None:
+        late.set()
+        with suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
+
+    timer = Timer(seconds, hang_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, HTTPException):
+        if not late.is_set():
+            raise
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise TimeoutError

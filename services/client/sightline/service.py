@@ -51,6 +51,17 @@ class Trouble(Exception):
             return Outcome.UNAVAILABLE
         return Outcome.FAILED
 
+    @property
+    def problem(self) -> dict[str, str | int]:
+        """A problem document, for a program."""
+        return {
+            "type": f"urn:sightline:problem:{self.kind}",
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+            "remedy": self.remedy,
+        }
+
     def __str__(self) -> str:
         return f"{self.detail} {self.remedy}".strip()
 

@@ -3,7 +3,8 @@
 Rules:
 - The broker counts upwards from its start, so what is told of a time is the difference of two
   looks; the first look tells of all the time since then.
-- A service that does not answer is told as such and asked again, but for `once`.
+- A service that does not answer is told as such and asked again, but for `once`; in JSON as an
+  object with ``error``.
 """
 
 import sys
@@ -31,16 +32,23 @@ def watch(service: Service, *, interval_s: float, once: bool, as_json: bool) -> 
             if once:
                 print(f"sightline: {printable(str(trouble))}", file=sys.stderr)
                 return trouble.outcome
-            _show([f"no answer: {printable(str(trouble))}"])
+            if as_json:
+                _say({"error": trouble.problem})
+            else:
+                _show([f"no answer: {printable(str(trouble))}"])
         else:
             if as_json:
-                print(msgspec.json.encode(now).decode(), flush=True)
+                _say(now)
             else:
                 _show(lines(now, before))
             before = now
         if once:
             return Outcome.DONE
         time.sleep(interval_s)
+
+
+def _say(told: object) -> None:
+    print(msgspec.json.encode(told).decode(), flush=True)
 
 
 def _show(told: Sequence[str]) -> None:
@@ -51,7 +59,7 @@ def _show(told: Sequence[str]) -> None:
 
 def lines(now: Status, before: Status | None = None) -> list[str]:
     """``now``, and what happened since ``before`` if that is of the same broker's life."""
-    if before is not None and before.uptime_ms >= now.uptime_ms:
+    if before is not None and _is_another(before, now):
         before = None
     seconds = (now.uptime_ms - (before.uptime_ms if before else 0)) / 1000
     since = f"in the last {seconds:.1f} s" if before else "since the broker's start"
@@ -65,6 +73,13 @@ def lines(now: Status, before: Status | None = None) -> list[str]:
         "",
         printable(counts) or "nothing has happened yet",
     ]
+
+
+def _is_another(before: Status, now: Status) -> bool:
+    """The broker began anew since. It may be up for longer by now, but its counts are less."""
+    if before.uptime_ms >= now.uptime_ms:
+        return True
+    return any(now.counts.get(name, 0) < count for name, count in before.counts.items())
 
 
 _MODEL: Final = ("MODEL", "VERSION", "WAITING", "OLDEST ms", "PER SECOND", "p50 ms", "p95 ms")

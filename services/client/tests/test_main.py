@@ -2,10 +2,13 @@
 server that answers whatever it is told."""
 
 import json
+import socket
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import ClassVar
 
 import msgspec
@@ -128,7 +131,17 @@ def test_a_problem_over_http_has_its_exit_status(
 
 
 @pytest.mark.parametrize(
-    "says", [(200, b"<html>"), (200, b"[]"), (200, b"{}"), (404, b"nothing here"), (502, b"{}")]
+    "says",
+    [
+        (200, b"<html>"),
+        (200, b"[]"),
+        (200, b"{}"),
+        (200, b'{"predictions":["x"]}'),
+        (200, b'{"predictions":[],"x":' + b"[" * 200_000),
+        (404, b"nothing here"),
+        (502, b"{}"),
+        (502, b"[" * 200_000),
+    ],
 )
 def test_something_else_at_that_address_is_told_as_such(
     url: str, photo: str, says: tuple[int, bytes], capsys: pytest.CaptureFixture[str]
@@ -136,6 +149,29 @@ def test_something_else_at_that_address_is_told_as_such(
     Handler.says = says
     assert main(["classify", photo, "--url", url]) == Outcome.UNAVAILABLE
     assert "is no Sightline" in capsys.readouterr().err
+
+
+def test_a_server_that_never_comes_to_an_end_is_not_waited_for(
+    photo: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over = Event()
+
+    def drip(server: socket.socket) -> None:
+        with server.accept()[0] as connection, suppress(OSError):
+            connection.sendall(b"HTTP/1.1 200 OK\r\n\r\n")
+            while not over.wait(0.1):
+                connection.sendall(b" ")
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        thread = Thread(target=drip, args=(server,))
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}"
+        began = time.monotonic()
+        assert main(["classify", photo, "--url", url, "--timeout", "1"]) == Outcome.UNAVAILABLE
+        assert time.monotonic() - began < 5
+        over.set()
+        thread.join()
+    assert "did not answer in 1 s" in capsys.readouterr().err
 
 
 def test_watch_reads_what_web_tells(url: str, capsys: pytest.CaptureFixture[str]) -> None:

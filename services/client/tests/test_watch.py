@@ -55,6 +55,12 @@ def test_the_first_look_tells_of_all_the_time() -> None:
     assert told[-1] == "accepted 40"
 
 
+def test_of_a_broker_that_began_anew_meanwhile_all_its_time_is_told() -> None:
+    before = look(uptime_ms=100_000, answered=(5000, 0, 0, 0), done=5000)
+    told = lines(look(uptime_ms=300_000, answered=(6, 0, 0, 0), done=6), before)
+    assert "since the broker's start" in told[0]
+
+
 def test_two_looks_tell_of_the_time_between() -> None:
     before = look(uptime_ms=10_000, answered=(50, 40, 0, 10))
     told = lines(look(uptime_ms=12_000, answered=(50, 44, 0, 10)), before)
