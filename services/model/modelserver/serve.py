@@ -78,7 +78,7 @@ def supervisor(
             grace_s=WEB_GRACE_S,
         ),
     ]
-    url = f"http://{host}:{port}"
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     return Supervisor(
         programs,
         ready=lambda: _is_ready(host, port),
@@ -101,7 +101,7 @@ def _address(endpoint: str, name: str) -> tuple[str, int]:
 
 
 def _check_free(host: str, port: int, name: str) -> None:
-    with socket.socket() as probe:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((host, port))

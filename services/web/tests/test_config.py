@@ -33,6 +33,7 @@ def test_gunicorns_own_variable_is_left_alone() -> None:
         ("WEB_PORT", "eighty"),
         ("WEB_PORT", "0"),
         ("WEB_PORT", ""),
+        ("WEB_HOST", "[::1]"),
         ("WEB_DEADLINE_MS", "1.5"),
         ("WEB_DEADLINE_MS", "0"),
         ("WEB_DECODERS", "-1"),

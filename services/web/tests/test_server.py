@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -331,6 +332,19 @@ def test_the_health_command_tells_a_server_from_none(server: Server) -> None:
     status, said = health()
     assert status == 1
     assert f"127.0.0.1:{server.port} does not answer" in said
+
+
+def test_an_address_of_ipv6_is_given_to_gunicorn_as_it_wants_it() -> None:
+    """Asked of gunicorn, since not every machine has such an address to listen on."""
+    told = subprocess.run(
+        [*GUNICORN, "--print-config"],
+        env=os.environ | {"WEB_HOST": "::", "WEB_PORT": "81"},
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=True,
+    )
+    assert re.search(r"^bind +=.*\[::\]:81", told.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ def health(config: Config) -> str | None:
         connection.request("GET", "/healthz")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        return f"{config.host}:{config.port} does not answer: {error}"
+        return f"{config.address} does not answer: {error}"
     finally:
         connection.close()
     return None if status == http.HTTPStatus.OK else f"/healthz answered {status}"

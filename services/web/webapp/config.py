@@ -37,8 +37,8 @@ def decoders_for(cpus: int) -> int:
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Everything about the web tier that an operator can choose."""
 
-    host: Annotated[str, msgspec.Meta(min_length=1)] = "127.0.0.1"
-    """Address to listen on. A container wants 0.0.0.0."""
+    host: Annotated[str, msgspec.Meta(pattern=r"^[^\[\]]+$")] = "127.0.0.1"
+    """Address to listen on, of IPv6 without brackets. A container wants 0.0.0.0, or :: for both."""
     port: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8000
     broker: Annotated[str, msgspec.Meta(pattern=r"^(tcp|ipc)://\S+$")] = "tcp://127.0.0.1:5576"
     """The broker's frontend. One name: libzmq uses only the first address behind it."""
@@ -68,6 +68,11 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Uploads in memory, complete or not. One client may take half of it."""
     client_connections: Annotated[int, msgspec.Meta(ge=1)] = 1024
     """Open connections of one client, which is an address. Behind a proxy all the world is one."""
+
+    @property
+    def address(self) -> str:
+        """Host and port, as a URL has them."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> Self:

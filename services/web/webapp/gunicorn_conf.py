@@ -91,7 +91,7 @@ class _JsonLogger(Logger):  # type: ignore[misc]
 
 
 wsgi_app = "webapp.wsgi:app"
-bind = f"{_config.host}:{_config.port}"
+bind = _config.address
 worker_class = _ConfiguredWorker
 logger_class = _JsonLogger if logs.is_json(os.environ) else Logger
 loglevel = logs.level(os.environ).lower()
