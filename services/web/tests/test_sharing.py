@@ -189,6 +189,23 @@ def test_what_is_wrong_with_the_picture_is_told_to_all_and_forgotten(
     assert desk.ask().result()[1] == "miss"
 
 
+def test_what_the_leader_adds_to_his_error_is_not_told_to_others(
+    desk: Desk, fake: FakeModel, until: Until
+) -> None:
+    fake.lose, fake.failure = 1, FailureCode.POISONED
+    leader = desk.ask()
+    until(lambda: fake.requests)
+    other = joined(desk, fake, until)
+    [seat] = desk.sharing._bells
+    error = leader.exception()
+    assert isinstance(error, errors.Poisoned)
+    error.detail = "Picture 3 of mine."
+    with pytest.raises(errors.Poisoned):
+        other.result()
+    assert isinstance(seat.refusal, errors.Poisoned)
+    assert seat.refusal.detail != error.detail
+
+
 def test_a_failure_of_the_leaders_own_is_not_shared(
     desk: Desk, fake: FakeModel, until: Until
 ) -> None:

@@ -143,7 +143,8 @@ class Sharing:
             result = ask(lambda: left() and not self._is_awaited(seat))
         except OF_THE_QUESTION as error:
             with self._lock:
-                self._ring(self._flights.refuse(seat, error))
+                # Whoever asked may add words to his own, such as which of his pictures it was.
+                self._ring(self._flights.refuse(seat, copy(error)))
             raise
         answer = _pack(replace(result, timing=Timing()))
         with self._lock:
