@@ -9,9 +9,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -114,27 +114,38 @@ def test_without_a_service_the_status_says_so(nothing: str) -> None:
     assert sightline("watch", "--once", "--url", f"http://{nothing}").returncode == UNAVAILABLE
 
 
+def interrupted(*words: str, at: Callable[[IO[str]], object]) -> int:
+    """The exit status of who gets Ctrl-C when ``at``, given what it prints, has returned."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "sightline", *words],
+        stdout=subprocess.PIPE,
+        text=True,
+        # A test that runs in the background has it ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        assert process.stdout is not None
+        at(process.stdout)
+        process.send_signal(signal.SIGINT)
+        return process.wait(5)
+
+
 def test_who_interrupts_it_does_not_wait_for_answers() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute:
+    with socket.create_server(("127.0.0.1", 0)) as mute, contextlib.ExitStack() as stack:
+
+        def asked(_output: object) -> None:
+            connection, _ = mute.accept()
+            stack.enter_context(connection).recv(1)
+
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
-        process = subprocess.Popen(
-            [sys.executable, "-m", "sightline", "classify", COFFEE, "--url", url]
-        )
-        connection, _ = mute.accept()
-        with connection:
-            connection.recv(1)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(5) == 130
+        assert interrupted("classify", COFFEE, "--url", url, at=asked) == 130
 
 
 def test_watch_tells_in_json_that_there_is_no_answer(nothing: str) -> None:
-    ask = [sys.executable, "-m", "sightline", "watch", "--json", "--url", f"http://{nothing}"]
-    with subprocess.Popen(ask, stdout=subprocess.PIPE) as process:
-        assert process.stdout is not None
-        told = json.loads(process.stdout.readline())
-        assert told["error"]["type"] == "urn:sightline:problem:unreachable"
-        process.send_signal(signal.SIGINT)
-        assert process.wait(5) == 130
+    def told(output: IO[str]) -> None:
+        error = json.loads(output.readline())["error"]
+        assert error["type"] == "urn:sightline:problem:unreachable"
+
+    assert interrupted("watch", "--json", "--url", f"http://{nothing}", at=told) == 130
 
 
 def test_an_output_that_is_full_is_the_commands_fault(where: list[str]) -> None:
