@@ -124,3 +124,8 @@ def test_who_waits_for_a_word_is_known() -> None:
     framing.feed(b"12345")
     assert framing.end
     assert not framing.expects_continue
+
+
+def test_of_an_old_client_the_wish_for_a_word_is_ignored() -> None:
+    old = head("Expect: 100-continue", "Content-Length: 5").replace(b"HTTP/1.1", b"HTTP/1.0", 1)
+    assert not fed(old).expects_continue

@@ -250,5 +250,5 @@ def test_a_request_may_be_longer_when_it_has_many(
         assert status == 200
         told = [json.loads(line) for line in answer.splitlines()]
         assert {line["id"]: line.get("status", 200) for line in told} == {"long": 413, "a.jpg": 200}
-        assert server.request("POST", CLASSIFY, bytes(65 * 1024 * 1024))[0] == 413
+        assert server.request("POST", CLASSIFY, bytes(64 * 1024 * 1024 + 1))[0] == 413
         assert server.request("POST", "/uploader", sent["data"], **headers)[0] == 413

@@ -60,6 +60,13 @@ def test_requests_are_counted_by_route_and_never_by_a_clients_words(http: FlaskC
     assert told(http)["requests_total", "GET", "/metrics", "200"] == 1
 
 
+def test_files_of_the_page_are_counted(http: FlaskClient) -> None:
+    with http.get("/static/style.css") as response:
+        assert response.status_code == 200
+    told = samples(http.get("/metrics").text)
+    assert told["requests_total", "GET", "/static/<path:filename>", "200"] == 1
+
+
 def test_a_picture_is_counted_by_what_became_of_it(
     client: ModelClient, decoders: DecoderPool, photo: bytes
 ) -> None:

@@ -12,10 +12,14 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from types import SimpleNamespace
 
 import pytest
 
+from webapp.framing import Framing
+from webapp.outlet import Outlet
 from webapp.testing import FakeModel
+from webapp.worker import PATIENCE_S, Connection
 
 Until = Callable[[Callable[[], object]], None]
 
@@ -224,7 +228,8 @@ def test_one_client_cannot_fill_the_memory(fake: FakeModel, until: Until, photo:
             assert server.request("POST", "/api/v1/classify", photo)[0] == 200
             first.sendall(b"x")
             assert first.recv(4096).startswith(b"HTTP/1.1 415 ")
-        assert server.request("POST", "/api/v1/classify", bytes(len(part)))[0] == 415
+        # The room is free a moment after the answer has gone out.
+        until(lambda: server.request("POST", "/api/v1/classify", bytes(len(part)))[0] == 415)
 
 
 @pytest.mark.parametrize("chunk", [b"zz\r\n", b"3;" + bytes(300)])
@@ -264,6 +269,43 @@ def test_a_sender_who_is_early_with_the_next_request_has_not_left(
         connection.sendall(2 * (head.encode() + photo))
         assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
     assert fake.cancelled == []
+
+
+def test_who_waits_for_a_word_behind_another_request_gets_it(server: Server, photo: bytes) -> None:
+    head = f"POST /api/v1/classify HTTP/1.1\r\nHost: x\r\nContent-Length: {len(photo)}\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+        both = head.encode() + b"\r\n" + photo + head.encode() + b"Expect: 100-continue\r\n\r\n"
+        connection.sendall(both)
+        told = b""
+        while not told.endswith(b"HTTP/1.1 100 Continue\r\n\r\n"):
+            received = connection.recv(4096)
+            assert received, told
+            told += received
+        connection.sendall(photo)
+        assert connection.recv(4096).startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_a_sender_says_of_proxies_spoils_nothing(server: Server, photo: bytes) -> None:
+    said = {
+        "SCRIPT_NAME": "/foo",
+        "X-Forwarded-Proto": "https",
+        "X-Forwarded-Ssl": "off",
+        "X-Forwarded-For": "nobody",
+    }
+    assert server.request("POST", "/api/v1/classify", photo, **said)[0] == 200
+
+
+def test_who_idles_before_sending_has_all_the_time_to_send() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, Outlet(theirs) as outlet:
+        connection = Connection(SimpleNamespace(keepalive=5), outlet, ("127.0.0.1", 1), None)
+        framing = Framing(1000)
+        connection.begin(framing, 0.0)
+        assert not connection.is_too_slow(PATIENCE_S - 0.1)
+        connection.begins_to_send(PATIENCE_S - 0.1)
+        framing.feed(b"POST")
+        assert not connection.is_too_slow(PATIENCE_S + 1)
+        assert connection.is_too_slow(2 * PATIENCE_S)
 
 
 def test_a_stop_finishes_what_was_begun(

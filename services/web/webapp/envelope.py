@@ -217,7 +217,8 @@ def _count(metrics: Metrics, response: Response) -> Response:
     def answered() -> None:
         metrics.answered(method, route, response.status_code, time.monotonic() - began)
 
-    if response.is_streamed:
+    # A file goes past what would be called at its end.
+    if response.is_streamed and not response.direct_passthrough:
         response.call_on_close(answered)
     else:
         answered()

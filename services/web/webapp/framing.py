@@ -22,7 +22,11 @@ _TARGET: Final = re.compile(rb"POST ([^ ?\r]*)[ ?]")
 _LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*([^\r]*)", re.IGNORECASE)
 _NUMBER: Final = re.compile(rb"([0-9]{1,18})[ \t]*")
 _CHUNKED: Final = re.compile(rb"\r\ntransfer-encoding:", re.IGNORECASE)
-_EXPECT: Final = re.compile(rb"\r\nexpect:[ \t]*100-continue[ \t]*\r\n", re.IGNORECASE)
+_EXPECT: Final = re.compile(
+    rb"[^\r]* HTTP/1\.1\r\n(?:.*\r\n)?expect:[ \t]*100-continue[ \t]*\r\n",
+    re.IGNORECASE | re.DOTALL,
+)
+"""Of a client of HTTP/1.0 it has to be ignored (RFC 9110, 10.1.1)."""
 _CHUNK_SIZE: Final = re.compile(rb"([0-9a-f]{1,15})[ \t]*(;[^\r\n]*)?", re.IGNORECASE)
 _MAX_CHUNK_LINE: Final = 256
 _MAX_TRAILERS: Final = 1024
@@ -90,7 +94,7 @@ class Framing:
         target = _TARGET.match(head)
         if target and (longest := self._by_target.get(target[1])):
             self._max_body_bytes = longest
-        self.expects_continue = _EXPECT.search(head) is not None
+        self.expects_continue = _EXPECT.match(head) is not None
         if _CHUNKED.search(head):
             return
         lengths: list[bytes] = _LENGTH.findall(head)

@@ -105,6 +105,8 @@ keepalive = 5
 limit_request_line = 0
 limit_request_field_size = MAX_HEAD_BYTES
 limit_request_fields = 32768
+# Nothing here asks who forwards a request or how, and such headers can spoil it.
+forwarded_allow_ips = ""
 # Heartbeats touch a file; on a disk that is busy or read-only they would stop.
 worker_tmp_dir = "/dev/shm" if os.path.isdir("/dev/shm") else None
 # It would send past what looks after slow readers.

@@ -58,6 +58,7 @@ STOP_LINGER_S: Final = 2.0
 SWEEP_S: Final = 0.5
 NOTICE_S: Final = 1.0
 """gunicorn ends a worker that has given no sign of life for half a minute."""
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 UNPARSED: Final = (
     (ExpectationFailed, HTTPStatus.EXPECTATION_FAILED),
     (UnsupportedTransferCoding, HTTPStatus.NOT_IMPLEMENTED),
@@ -90,6 +91,11 @@ class Connection(TConn):  # type: ignore[misc]
         self.framing = framing
         self.arrived = self._judged = now
         self._judged_bytes = self._read = 0
+
+    def begins_to_send(self, now: float) -> None:
+        """Its first bytes are here. What it has idled before, as browsers do with connections that
+        they open ahead of use, is no slowness."""
+        self._judged, self._judged_bytes = now, 0
 
     def is_too_slow(self, now: float) -> bool:
         """Whether its sender has used up our patience."""
@@ -175,6 +181,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._watch(connection, self._receive)
             if framing.head_is_too_long:
                 self._refuse(connection, HeadTooLong())
+            elif framing.expects_continue:
+                _send(connection, CONTINUE)
         else:
             self._line_up(connection)
 
@@ -193,6 +201,8 @@ class Worker(ThreadWorker):  # type: ignore[misc]
             self._refuse(connection, NoRoom("More is being uploaded than there is room for."))
         else:
             connection.held += len(piece)
+            if not framing.data:
+                connection.begins_to_send(time.monotonic())
             expected = framing.expects_continue
             framing.feed(piece)
             if framing.head_is_too_long:
@@ -202,7 +212,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
                 self.poller.unregister(sock)
                 self._line_up(connection)
             elif framing.expects_continue and not expected:
-                _send(connection, b"HTTP/1.1 100 Continue\r\n\r\n")
+                _send(connection, CONTINUE)
 
     def _line_up(self, connection: Connection) -> None:
         connection.arrived = time.monotonic()
